@@ -1,0 +1,63 @@
+"""The only module that reads time.
+
+What measures durations takes a `Clock`; tests give one of their own that stands still until told.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def now_ms(self) -> int:
+        """Return the wall clock: milliseconds since 1970, as records are stamped."""
+        ...
+
+    def monotonic_ms(self) -> float:
+        """Return milliseconds that never go back, for deadlines and durations."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """Return nanoseconds that never go back, for the events of a message's life."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic_ms(self) -> float:
+        return time.monotonic() * 1000.0
+
+    def monotonic_ns(self) -> int:
+        return time.monotonic_ns()
+
+
+class ManualClock:
+    """A clock that stands still until it is told to go on; for tests."""
+
+    def __init__(self, now_ms: int = 1_700_000_000_000) -> None:
+        self._wall_ms = now_ms
+        self._elapsed_ms = 0.0
+
+    def advance(self, milliseconds: float) -> None:
+        """Let both clocks go on."""
+        self._elapsed_ms += milliseconds
+
+    def now_ms(self) -> int:
+        return self._wall_ms + int(self._elapsed_ms)
+
+    def monotonic_ms(self) -> float:
+        return self._elapsed_ms
+
+    def monotonic_ns(self) -> int:
+        return int(self._elapsed_ms * 1_000_000)
+
+
+SYSTEM = SystemClock()
+"""The machine's clock, where no other is given."""

@@ -1,0 +1,1 @@
+"""Kafka's messages: typed classes, the tables of their fields, and the codec that runs on them."""

@@ -1,0 +1,141 @@
+"""Length-prefixed frames: four bytes of size, then the request or response.
+
+`FrameBuffer` is the receiving end of a connection without the connection: it gives room to
+receive into, is told how much arrived, and hands out whole frames as views, without copying them.
+Its memory grows with what has arrived, never with what a peer only announces.
+"""
+
+from __future__ import annotations
+
+import cython
+
+from ottla.errors import RemoteProtocolError
+
+ROOM_BYTES_MIN = 4096
+"""What is offered to receive into at first, and what an idle buffer holds."""
+
+ROOM_BYTES_MAX = 256 * 1024
+"""What is offered at most where no larger frame is under way; the room doubles when it is filled."""
+
+KEPT_BYTES_MAX = 1024 * 1024
+"""A buffer that grew beyond this for one frame is let go as soon as it is empty."""
+
+
+class FrameError(RemoteProtocolError):
+    """A frame's size is negative or larger than allowed; the stream cannot go on.
+
+    Attributes:
+        size: the announced size.
+        head: the first bytes received, the size among them, to tell what the peer may be.
+    """
+
+    def __init__(self, size: int, frame_bytes_max: int, head: bytes) -> None:
+        super().__init__(f"a frame of {size} bytes; at most {frame_bytes_max} are allowed")
+        self.size = size
+        self.head = head
+
+
+@cython.cclass
+class FrameBuffer:
+    """Turns received bytes into frames.
+
+    Args:
+        frame_bytes_max: the largest frame that is accepted.
+        reuse: whether a frame's memory may be overwritten by the next call of `room` (a broker
+            that is done with each request before it reads on) or belongs to the frame (a client
+            whose records are read later).
+    """
+
+    _chunk: bytearray
+    _start: cython.Py_ssize_t
+    _end: cython.Py_ssize_t
+    _room: cython.Py_ssize_t
+    _frame_bytes_max: cython.longlong
+    _reuse: cython.bint
+
+    def __init__(self, frame_bytes_max: int, reuse: bool) -> None:
+        self._chunk = bytearray()
+        self._start = 0
+        self._end = 0
+        self._room = ROOM_BYTES_MIN
+        self._frame_bytes_max = frame_bytes_max
+        self._reuse = reuse
+
+    def pending(self) -> int:
+        """Return how many received bytes have not been handed out."""
+        return self._end - self._start
+
+    def room(self) -> memoryview:
+        """Return a view to receive into, of at least one byte."""
+        capacity: cython.Py_ssize_t = len(self._chunk)
+        pending: cython.Py_ssize_t = self._end - self._start
+        if pending == 0:
+            if self._reuse and self._room <= capacity <= KEPT_BYTES_MAX:
+                self._start = 0
+                self._end = 0
+            elif self._reuse or capacity - self._end < ROOM_BYTES_MIN:
+                self._replace(self._room, 0)
+            return memoryview(self._chunk)[self._end :]
+        needed: cython.longlong = pending + ROOM_BYTES_MIN
+        if pending >= 4:
+            announced: cython.longlong = 4 + self._announced()
+            if pending < announced <= self._frame_bytes_max + 4:
+                needed = announced
+        if self._end == capacity or self._start + needed > capacity:
+            if self._reuse and needed <= capacity and self._start > 0:
+                self._chunk[:pending] = self._chunk[self._start : self._end]
+                self._start = 0
+                self._end = pending
+            else:
+                self._replace(max(min(needed, 2 * pending), pending + self._room), pending)
+        return memoryview(self._chunk)[self._end :]
+
+    @cython.cfunc
+    def _replace(self, size: cython.Py_ssize_t, pending: cython.Py_ssize_t) -> object:
+        """Go on in a new chunk; views of the old one stay valid."""
+        chunk = bytearray(size)
+        chunk[:pending] = memoryview(self._chunk)[self._start : self._end]
+        self._chunk = chunk
+        self._start = 0
+        self._end = pending
+        return None
+
+    def received(self, size: cython.Py_ssize_t) -> None:
+        """Tell that `size` bytes were received into the last `room`."""
+        self._end += size
+        if size >= self._room and self._room < ROOM_BYTES_MAX:
+            self._room *= 2
+
+    def release(self) -> None:
+        """Let the memory of an empty, idle buffer go."""
+        if self._start == self._end:
+            self._chunk = bytearray()
+            self._start = 0
+            self._end = 0
+            self._room = ROOM_BYTES_MIN
+
+    def next_frame(self) -> memoryview | None:
+        """Hand out the next whole frame, without its size; None where it has not all arrived.
+
+        Raises:
+            FrameError: the size is negative or too large; nothing more can be read.
+        """
+        if self._end - self._start < 4:
+            return None
+        size: cython.longlong = self._announced()
+        if size < 0 or size > self._frame_bytes_max:
+            head = bytes(memoryview(self._chunk)[self._start : self._end][:64])
+            raise FrameError(size, self._frame_bytes_max, head)
+        if self._end - self._start - 4 < size:
+            return None
+        start: cython.Py_ssize_t = self._start + 4
+        self._start = start + size
+        return memoryview(self._chunk)[start : self._start]
+
+    @cython.cfunc
+    def _announced(self) -> cython.longlong:
+        start: cython.Py_ssize_t = self._start
+        size: cython.longlong = 0
+        for index in range(start, start + 4):
+            size = (size << 8) | self._chunk[index]
+        return size - 4294967296 if size > 2147483647 else size
