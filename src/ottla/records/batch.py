@@ -210,6 +210,49 @@ def iterate_headers(data: Buffer) -> Iterator[BatchHeader]:
         position += header.size
 
 
+def whole_batches_size(data: Buffer, offset_end: cython.longlong = 0x7FFFFFFFFFFFFFFF) -> int:
+    """Return how many bytes of `data`, which begins with a batch, are whole batches.
+
+    Args:
+        data: bytes of a log.
+        offset_end: only batches before this offset are counted; exclusive.
+
+    Raises:
+        CorruptRecords: where there should be a batch there is none.
+    """
+    held = Bytes(data)
+    position: cython.Py_ssize_t = 0
+    while held.size - position >= LENGTH_END:
+        if held.int64(position) >= offset_end:
+            break
+        size: cython.longlong = LENGTH_END + held.int32(position + 8)
+        if size < HEADER_BYTES:
+            raise CorruptRecords(f"a batch claims to be {size} bytes long")
+        if size > held.size - position:
+            break
+        position += size
+    return position
+
+
+def position_of(data: Buffer, offset: cython.longlong) -> int:
+    """Return where in `data`, which begins with a batch, the first batch begins that ends at or
+    behind `offset`; a position at or behind the end of `data` where that batch begins there.
+
+    Raises:
+        CorruptRecords: where there should be a batch there is none.
+    """
+    held = Bytes(data)
+    position: cython.Py_ssize_t = 0
+    while held.size - position >= HEADER_BYTES:
+        size: cython.longlong = LENGTH_END + held.int32(position + 8)
+        if size < HEADER_BYTES:
+            raise CorruptRecords(f"a batch claims to be {size} bytes long")
+        if held.int64(position) + held.int32(position + 23) >= offset:
+            break
+        position += size
+    return position
+
+
 class Record:
     """One record, as it is read from a partition.
 

@@ -1,0 +1,412 @@
+"""The only module that touches the operating system's files.
+
+`Files` is the seam: `OsFiles` is the disk, `MemoryFiles` (in `memory_files`) keeps everything in
+memory. What differs between systems stands here: `fdatasync` (macOS needs F_FULLFSYNC, Windows has
+only fsync), the sync of directories (which Windows does not have), and locks.
+
+Descriptors are bounded: an open `File` holds one only while it is among the last used ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from ottla.errors import DiskFull, StorageError, StoreInUse, StoreUnusable
+
+if TYPE_CHECKING:
+    from ottla.wire import Buffer
+
+DESCRIPTORS_MAX = 512
+"""How many data files are held open at once."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_BUFFERS_MAX = 1024
+
+
+class File(Protocol):
+    """A file that grows at its end and is read anywhere."""
+
+    path: str
+
+    def size(self) -> int:
+        """Return its size in bytes."""
+        ...
+
+    def append(self, buffers: Sequence[Buffer]) -> None:
+        """Write at the end, all or nothing.
+
+        Raises:
+            DiskFull: there is no space; nothing was appended.
+            StorageError: the write failed; nothing was appended.
+        """
+        ...
+
+    def read(self, position: int, size: int) -> bytes:
+        """Read up to `size` bytes; fewer only at the end of the file."""
+        ...
+
+    def truncate(self, size: int) -> None:
+        """Cut the file at `size`."""
+        ...
+
+    def begin_sync(self) -> Callable[[], None]:
+        """Return what makes all that was written durable; it may run in any thread.
+
+        It raises `StorageError` where it fails, and must be followed by `end_sync`.
+        """
+        ...
+
+    def end_sync(self) -> None:
+        """Tell that the sync has run."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+
+class Files(Protocol):
+    """Where a store keeps its files; every path is absolute or relative to the process."""
+
+    def open(self, path: str, *, create: bool) -> File:
+        """Open a file; with `create` it must not exist yet.
+
+        Raises:
+            StorageError: it cannot be opened.
+        """
+        ...
+
+    def list(self, folder: str) -> list[str]:
+        """Return the names in a folder, sorted; nothing where there is no such folder."""
+        ...
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder and those above it; nothing happens where it exists."""
+        ...
+
+    def read(self, path: str) -> bytes | None:
+        """Return a small file's content, or None where there is no such file."""
+        ...
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a small file, durably and as a whole: it holds the old content or the new."""
+        ...
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename a file or a folder; an existing file is replaced."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a folder with all that is in it; nothing happens where it is gone."""
+        ...
+
+    def sync_folder(self, path: str) -> None:
+        """Make the names in a folder durable."""
+        ...
+
+    def lock(self, path: str) -> Callable[[], None]:
+        """Lock a folder for this process and return what unlocks it.
+
+        Raises:
+            StoreInUse: another process has it.
+            StoreUnusable: it cannot be written.
+        """
+        ...
+
+
+def storage_error(error: OSError, path: str, doing: str) -> StorageError:
+    """Make the exception for a failed operation on a file."""
+    if error.errno in _FULL:
+        return DiskFull(
+            f"no space left while {doing} {path}",
+            "Nothing of it was stored; what was stored before is safe and can be read.",
+            ("Make room on that file system; writing goes on by itself then.",),
+        )
+    return StorageError(f"{doing} {path} failed: {error.strerror or error}")
+
+
+@contextlib.contextmanager
+def _failing(path: str, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path, doing) from error
+
+
+def sync_data(descriptor: int) -> None:
+    """Make a file's content durable: fdatasync, or what the system has for it."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    elif hasattr(os, "fdatasync"):
+        os.fdatasync(descriptor)
+    else:
+        os.fsync(descriptor)
+
+
+if hasattr(os, "pwritev"):
+
+    def _write_at(descriptor: int, buffers: Sequence[Buffer], position: int) -> int:
+        return os.pwritev(descriptor, buffers, position)
+
+    def _read_at(descriptor: int, size: int, position: int) -> bytes:
+        return os.pread(descriptor, size, position)
+
+else:  # Windows: one thread reads and writes a file, so a seek before each call is safe
+
+    def _write_at(descriptor: int, buffers: Sequence[Buffer], position: int) -> int:
+        os.lseek(descriptor, position, os.SEEK_SET)
+        return os.write(descriptor, b"".join(buffers))
+
+    def _read_at(descriptor: int, size: int, position: int) -> bytes:
+        os.lseek(descriptor, position, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+
+class OsFile:
+    """A file on the disk."""
+
+    def __init__(self, owner: OsFiles, path: str, size: int) -> None:
+        self.path = path
+        self._owner = owner
+        self._size = size
+        self._syncing = 0
+
+    def size(self) -> int:
+        return self._size
+
+    def append(self, buffers: Sequence[Buffer]) -> None:
+        descriptor = self._owner.descriptor(self)
+        start = self._size
+        wanted = sum(map(len, buffers))
+        try:
+            written = _write_at(descriptor, buffers[:_BUFFERS_MAX], start)
+            if written != wanted:
+                self._append_rest(descriptor, buffers, start, written)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, start)
+            raise storage_error(error, self.path, "writing to") from error
+        self._size = start + wanted
+
+    @staticmethod
+    def _append_rest(
+        descriptor: int, buffers: Sequence[Buffer], start: int, written: int
+    ) -> None:
+        """Write what a short write, or too many buffers for one call, left over."""
+        rest = memoryview(b"".join(buffers))
+        while written < len(rest):
+            count = _write_at(descriptor, [rest[written:]], start + written)
+            if count == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written += count
+
+    def read(self, position: int, size: int) -> bytes:
+        with _failing(self.path, "reading"):
+            return _read_at(self._owner.descriptor(self), size, position)
+
+    def truncate(self, size: int) -> None:
+        with _failing(self.path, "truncating"):
+            os.ftruncate(self._owner.descriptor(self), size)
+        self._size = size
+
+    def begin_sync(self) -> Callable[[], None]:
+        descriptor = self._owner.descriptor(self)
+        self._syncing += 1
+
+        def sync() -> None:
+            with _failing(self.path, "syncing"):
+                sync_data(descriptor)
+
+        return sync
+
+    def end_sync(self) -> None:
+        self._syncing -= 1
+
+    @property
+    def in_use(self) -> bool:
+        """Whether its descriptor must stay open."""
+        return self._syncing > 0
+
+    def close(self) -> None:
+        self._owner.release(self)
+
+
+class OsFiles:
+    """The disk.
+
+    Args:
+        descriptors_max: how many data files may be open at once.
+    """
+
+    def __init__(self, descriptors_max: int = DESCRIPTORS_MAX) -> None:
+        self._descriptors_max = descriptors_max
+        self._descriptors: OrderedDict[OsFile, int] = OrderedDict()
+
+    def descriptor(self, file: OsFile) -> int:
+        """Return the file's descriptor, opened again where it had to be closed."""
+        found = self._descriptors.get(file)
+        if found is not None:
+            self._descriptors.move_to_end(file)
+            return found
+        if len(self._descriptors) >= self._descriptors_max:
+            self._close_oldest()
+        with _failing(file.path, "opening"):
+            opened = os.open(file.path, os.O_RDWR | os.O_CLOEXEC)
+        self._descriptors[file] = opened
+        return opened
+
+    def _close_oldest(self) -> None:
+        for file in self._descriptors:
+            if not file.in_use:
+                os.close(self._descriptors.pop(file))
+                return
+
+    def release(self, file: OsFile) -> None:
+        """Close the file's descriptor, where it has one."""
+        descriptor = self._descriptors.pop(file, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def open(self, path: str, *, create: bool) -> OsFile:
+        if create:
+            with _failing(path, "creating"):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+        with _failing(path, "opening"):
+            return OsFile(self, path, os.stat(path).st_size)
+
+    def list(self, folder: str) -> list[str]:
+        try:
+            return sorted(os.listdir(folder))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise storage_error(error, folder, "listing") from error
+
+    def make_folder(self, path: str) -> None:
+        with _failing(path, "creating"):
+            os.makedirs(path, exist_ok=True)
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(error, path, "reading") from error
+
+    def write(self, path: str, content: bytes) -> None:
+        draft = path + ".tmp"
+        with _failing(path, "writing"):
+            with open(draft, "wb", buffering=0) as file:
+                rest = memoryview(content)
+                while rest:
+                    rest = rest[file.write(rest) or 0 :]
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        self.sync_folder(os.path.dirname(path) or ".")
+
+    def rename(self, old: str, new: str) -> None:
+        with _failing(old, "renaming"):
+            os.replace(old, new)
+
+    def remove(self, path: str) -> None:
+        with _failing(path, "removing"), contextlib.suppress(FileNotFoundError):
+            if os.path.isdir(path):
+                for name in os.listdir(path):
+                    self.remove(os.path.join(path, name))
+                os.rmdir(path)
+            else:
+                os.unlink(path)
+
+    def sync_folder(self, path: str) -> None:
+        if os.name == "nt":
+            return
+        with _failing(path, "syncing"):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def lock(self, path: str) -> Callable[[], None]:
+        return lock_folder(path)
+
+
+LOCK_NAME = ".lock"
+OWNER_NAME = ".owner"
+
+
+def lock_folder(path: str) -> Callable[[], None]:
+    """Lock a folder through the file `.lock` in it; see `Files.lock`.
+
+    The lock belongs to the open file, so it ends with the process however that ends. A child made
+    by a fork closes its copy at once: the parent stays the only owner.
+    """
+    lock_path = os.path.join(path, LOCK_NAME)
+    try:
+        os.makedirs(path, exist_ok=True)
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StoreUnusable(
+            f"the directory {path} cannot be used as a store: {error.strerror}",
+            "Nothing was read or written.",
+            ("Give another directory, or the right to write to this one.",),
+        ) from error
+    try:
+        _lock_descriptor(descriptor)
+    except OSError as error:
+        os.close(descriptor)
+        raise store_in_use(path) from error
+    open_in_this_process = [True]
+
+    def release() -> None:
+        if open_in_this_process:
+            open_in_this_process.clear()
+            os.close(descriptor)
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=release)
+    return release
+
+
+def _lock_descriptor(descriptor: int) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # Windows
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def write_owner(path: str, address: str) -> None:
+    """Leave word beside the lock who owns the folder and where it listens ("" for nowhere)."""
+    import json
+
+    owner = {"pid": os.getpid(), "command": " ".join(sys.argv[:4]), "address": address}
+    draft = os.path.join(path, f"{OWNER_NAME}.tmp")
+    with open(draft, "w", encoding="utf-8") as file:
+        json.dump(owner, file)
+    os.replace(draft, os.path.join(path, OWNER_NAME))
+
+
+def store_in_use(path: str) -> StoreInUse:
+    """Make the exception that names a locked folder's owner."""
+    import json
+
+    try:
+        with open(os.path.join(path, OWNER_NAME), encoding="utf-8") as file:
+            owner = json.load(file)
+        return StoreInUse(path, owner["pid"], owner["command"], owner["address"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return StoreInUse(path, 0, "")

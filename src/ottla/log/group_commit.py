@@ -1,0 +1,108 @@
+"""Group commit: everybody who waits for the disk shares one round of syncs.
+
+Logs that were written are collected; a round takes all of them, syncs them side by side in worker
+threads or one after the other in the thread of a single caller, and is ended by the owner, who
+thereby moves their high watermarks. What is written during a round waits for the next one.
+
+The owner of the logs calls `add`, `begin` and `end`; a round's `run` may be called in any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ottla.errors import StorageError
+
+if TYPE_CHECKING:
+    from ottla.log.partition_log import PartitionLog, Sync
+
+Done = Callable[[StorageError | None], None]
+
+
+class Round:
+    """One round: its parts may run side by side, each in a thread of its own.
+
+    Attributes:
+        parts: what to run; each returns why it failed, or None.
+    """
+
+    def __init__(
+        self,
+        syncs: list[tuple[PartitionLog, Sync]],
+        jobs: list[tuple[Callable[[], None], Done]],
+    ) -> None:
+        self._syncs = syncs
+        self._jobs = jobs
+        self.parts: list[Callable[[], StorageError | None]] = [sync.run for _, sync in syncs]
+        self.parts += [_guarded(job) for job, _ in jobs]
+
+    def run(self) -> list[StorageError | None]:
+        """Run all parts one after the other, and return how each ended."""
+        return [part() for part in self.parts]
+
+    def end(self, errors: list[StorageError | None]) -> None:
+        """Tell the logs, and those who gave jobs, how the parts ended."""
+        for (log, sync), error in zip(self._syncs, errors, strict=False):
+            log.end_sync(sync, error)
+        for (_, done), error in zip(self._jobs, errors[len(self._syncs) :], strict=True):
+            done(error)
+
+
+def _guarded(job: Callable[[], None]) -> Callable[[], StorageError | None]:
+    def run() -> StorageError | None:
+        try:
+            job()
+        except StorageError as error:
+            return error
+        return None
+
+    return run
+
+
+class GroupCommit:
+    """Collects what must become durable."""
+
+    def __init__(self) -> None:
+        self._dirty: dict[PartitionLog, None] = {}
+        self._jobs: list[tuple[Callable[[], None], Done]] = []
+        self._running: Round | None = None
+
+    def add(self, log: PartitionLog) -> None:
+        """Have a log synced that was written."""
+        self._dirty[log] = None
+
+    def add_job(self, job: Callable[[], None], done: Done) -> None:
+        """Have something else done with the next round, and be told how it ended.
+
+        Args:
+            job: runs in a worker thread; it raises `StorageError` where it fails.
+            done: is called by the owner's thread when the round ends.
+        """
+        self._jobs.append((job, done))
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is something for a next round."""
+        return bool(self._dirty or self._jobs)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a round was begun and not ended."""
+        return self._running is not None
+
+    def begin(self) -> Round | None:
+        """Begin a round; None where one is under way or there is nothing to do."""
+        if self._running is not None or not self.is_waiting:
+            return None
+        dirty, self._dirty = self._dirty, {}
+        jobs, self._jobs = self._jobs, []
+        syncs = [(log, log.begin_sync()) for log in dirty if log.is_dirty]
+        self._running = Round(syncs, jobs)
+        return self._running
+
+    def end(self, errors: list[StorageError | None]) -> None:
+        """End the round that is under way."""
+        ended, self._running = self._running, None
+        if ended is not None:
+            ended.end(errors)

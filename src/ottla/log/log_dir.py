@@ -1,0 +1,226 @@
+"""A store: one folder with all partitions' folders in it.
+
+    .lock  .owner                       who owns it, and where that process listens
+    meta.properties                     whose data it is
+    .kafka_cleanshutdown                it was stopped cleanly; removed while it is open
+    recovery-point-offset-checkpoint    up to where each log is known to be good
+    log-start-offset-checkpoint         where each log begins, where that is not its first segment
+    TOPIC-PARTITION/                    one partition
+
+Kafka: LogManager.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from ottla.errors import StorageError, StoreUnusable
+from ottla.log import checkpoints
+from ottla.log.partition_log import PartitionLog
+
+if TYPE_CHECKING:
+    from ottla.clock import Clock
+    from ottla.log.config import LogConfig
+    from ottla.log.files import Files
+
+CLEAN_SHUTDOWN = ".kafka_cleanshutdown"
+_CLEAN_SHUTDOWN_CONTENT = b'{"version":0,"brokerEpoch":-1}'
+_LOG = logging.getLogger("ottla.log")
+
+
+class LogDir:
+    """An open store.
+
+    Attributes:
+        path: its folder.
+        cluster_id: the id of the cluster that the data belongs to.
+        node_id: the id of the broker that it belongs to.
+        logs: the open logs by (topic, partition).
+        offline: why a log could not be opened, by (topic, partition).
+        was_clean: whether it had been stopped cleanly, or was new.
+    """
+
+    def __init__(self, files: Files, path: str, clock: Clock, unlock: Callable[[], None]) -> None:
+        self.path = path
+        self.cluster_id = ""
+        self.node_id = 1
+        self.logs: dict[tuple[str, int], PartitionLog] = {}
+        self.offline: dict[tuple[str, int], StorageError] = {}
+        self.was_clean = True
+        self._files = files
+        self._clock = clock
+        self._unlock = unlock
+        self._recovery_points: checkpoints.Offsets = {}
+        self._log_starts: checkpoints.Offsets = {}
+
+    @classmethod
+    def open(cls, files: Files, path: str, clock: Clock) -> LogDir:
+        """Open a store, or make a new one of an empty or missing folder.
+
+        Raises:
+            StoreInUse: another process owns it.
+            StoreUnusable: the folder holds something else, or cannot be written.
+            CorruptLog: one of its checkpoints is damaged.
+        """
+        names = files.list(path)
+        others = [name for name in names if not name.startswith(".")]
+        if others and checkpoints.META_PROPERTIES not in others:
+            raise StoreUnusable(
+                f"the directory {path} is not a store: it holds {others[0]!r} and no "
+                f"{checkpoints.META_PROPERTIES}",
+                "Nothing was read or written.",
+                ("Give an empty or a new directory.",),
+            )
+        unlock = files.lock(path)
+        try:
+            store = cls(files, path, clock, unlock)
+            store._load()
+        except BaseException:
+            unlock()
+            raise
+        return store
+
+    def _load(self) -> None:
+        path = f"{self.path}/{checkpoints.META_PROPERTIES}"
+        content = self._files.read(path)
+        if content is None:
+            self._create(path)
+        else:
+            properties = checkpoints.decode_properties(content)
+            try:
+                self.cluster_id = properties["cluster.id"]
+                self.node_id = int(properties["node.id"])
+            except (KeyError, ValueError) as error:
+                raise StoreUnusable(
+                    f"{path} cannot be read: no good {error}",
+                    "Nothing was read or written.",
+                    ("Put back the file that belongs to this data, or give another directory.",),
+                ) from error
+            marker = f"{self.path}/{CLEAN_SHUTDOWN}"
+            self.was_clean = self._files.read(marker) is not None
+            self._files.remove(marker)
+            self._files.sync_folder(self.path)
+        path = f"{self.path}/{checkpoints.RECOVERY_POINTS}"
+        self._recovery_points = checkpoints.decode_offsets(self._files.read(path), path)
+        path = f"{self.path}/{checkpoints.LOG_STARTS}"
+        self._log_starts = checkpoints.decode_offsets(self._files.read(path), path)
+
+    def _create(self, path: str) -> None:
+        self.cluster_id = checkpoints.uuid_text(checkpoints.new_uuid())
+        properties = {
+            "version": "1",
+            "cluster.id": self.cluster_id,
+            "node.id": str(self.node_id),
+            "directory.id": checkpoints.uuid_text(checkpoints.new_uuid()),
+        }
+        self._files.make_folder(self.path)
+        self._files.write(path, checkpoints.encode_properties(properties))
+
+    def open_log(
+        self, topic: str, partition: int, topic_id: bytes, config: LogConfig
+    ) -> PartitionLog:
+        """Open a partition's log, or create it; one that is damaged becomes `offline`.
+
+        Raises:
+            StorageError: it cannot be opened.
+        """
+        key = (topic, partition)
+        try:
+            log = PartitionLog.open(
+                self._files,
+                self.path,
+                topic,
+                partition,
+                topic_id,
+                config,
+                self._clock,
+                recovery_point=None if self.was_clean else self._recovery_points.get(key, 0),
+                log_start_offset=self._log_starts.get(key, 0),
+            )
+        except StorageError as error:
+            self.offline[key] = error
+            _LOG.error("%s", error)
+            raise
+        if log.cut is not None:
+            _LOG.warning("%s", log.cut)
+        self.logs[key] = log
+        return log
+
+    def delete_log(self, topic: str, partition: int, reason: StorageError) -> Callable[[], None]:
+        """Forget a partition at once, and return what removes its folder, in any thread.
+
+        The folder is renamed first, so that it is gone whatever happens to the removal.
+
+        Args:
+            topic: its topic.
+            partition: its number.
+            reason: what whoever waits for the partition is told.
+        """
+        key = (topic, partition)
+        self.offline.pop(key, None)
+        self._recovery_points.pop(key, None)
+        self._log_starts.pop(key, None)
+        log = self.logs.pop(key, None)
+        if log is not None:
+            log.abandon(reason)
+        folder = f"{self.path}/{topic}-{partition}"
+        doomed = f"{self.path}/{topic}-{partition}.{checkpoints.new_uuid().hex()}-delete"
+        if self._files.list(folder):
+            self._files.rename(folder, doomed)
+
+        def remove() -> None:
+            self._files.sync_folder(self.path)
+            self._files.remove(doomed)
+
+        return remove
+
+    def remove_leftovers(self) -> None:
+        """Finish the removal of deleted partitions that a stop interrupted."""
+        for name in self._files.list(self.path):
+            if name.endswith("-delete"):
+                self._files.remove(f"{self.path}/{name}")
+
+    def note_log_starts(self) -> Callable[[], None]:
+        """Return what durably notes where the logs begin, in any thread."""
+        starts = {
+            key: log.log_start_offset for key, log in self.logs.items() if log.log_start_offset
+        }
+        self._log_starts = starts
+        content = checkpoints.encode_offsets(starts)
+        return lambda: self._files.write(f"{self.path}/{checkpoints.LOG_STARTS}", content)
+
+    def note_recovery_points(self) -> Callable[[], None]:
+        """Return what durably notes up to where the logs are known to be good, in any thread."""
+        points = {key: log.recovery_point for key, log in self.logs.items()}
+        content = checkpoints.encode_offsets(points)
+        return lambda: self._files.write(f"{self.path}/{checkpoints.RECOVERY_POINTS}", content)
+
+    def close(self) -> None:
+        """Stop cleanly: everything is synced, and the marker says so.
+
+        Raises:
+            StorageError: something could not be synced; the marker is not set then, and the next
+                start checks everything. The store is closed all the same.
+        """
+        problems: list[StorageError] = []
+        try:
+            _try_each((log.close for log in self.logs.values()), problems)
+            _try_each((self.note_recovery_points(), self.note_log_starts()), problems)
+            if not problems and not self.offline:
+                marker = f"{self.path}/{CLEAN_SHUTDOWN}"
+                _try_each((lambda: self._files.write(marker, _CLEAN_SHUTDOWN_CONTENT),), problems)
+        finally:
+            self.logs.clear()
+            self._unlock()
+        if problems:
+            raise problems[0]
+
+
+def _try_each(actions: Iterable[Callable[[], None]], problems: list[StorageError]) -> None:
+    for action in actions:
+        try:
+            action()
+        except StorageError as error:
+            problems.append(error)

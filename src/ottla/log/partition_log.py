@@ -1,0 +1,478 @@
+"""The log of one partition: append, read, and how far readers may see.
+
+Offsets, each exclusive but the first:
+
+    log_start_offset <= high_watermark <= log_end_offset
+
+`log_end_offset` is the next to be written. `high_watermark` is where readers stop: under
+`durable` it is what a sync has made durable, so nobody ever reads what a power cut could take
+back; otherwise it is the log's end. Whoever waits for an offset to be stored, or for anything new,
+is called when the high watermark moves; state changes only in the thread that owns the log.
+
+A sync is begun and ended by the owner (`begin_sync`, `end_sync`) and runs in between, in any
+thread; what is appended meanwhile waits for the next one. After a failed sync nobody knows what is
+on the disk: the log refuses everything until it is opened again.
+
+Kafka: UnifiedLog, LocalLog.
+"""
+
+from __future__ import annotations
+
+import bisect
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from ottla.errors import StorageError
+from ottla.log import checkpoints
+from ottla.log.recovery import Cut, load
+from ottla.log.segment import Segment, file_name
+
+if TYPE_CHECKING:
+    from ottla.clock import Clock
+    from ottla.log.config import LogConfig
+    from ottla.log.files import Files
+    from ottla.log.producer_state import Duplicate, ProducerState
+    from ottla.records.batch import BatchHeader
+    from ottla.wire import Buffer
+
+_PREFIX = struct.Struct(">qii")
+_PREFIX_BYTES = _PREFIX.size
+_SNAPSHOTS_KEPT = 2
+
+Stored = Callable[[StorageError | None], None]
+"""Called when what was waited for is stored, or with the reason why it never will be."""
+
+
+class TimestampedOffset(NamedTuple):
+    """An offset found by its timestamp."""
+
+    offset: int
+    timestamp: int
+
+
+class Sync:
+    """A sync under way: what to run, and what is stored when it has run.
+
+    Attributes:
+        written: the segments whose files it syncs.
+        offset: everything before this offset is stored then.
+        segment: the segment that was active.
+        position: where in it the stored batches end.
+    """
+
+    __slots__ = ("_jobs", "offset", "position", "segment", "written")
+
+    def __init__(
+        self,
+        jobs: list[Callable[[], None]],
+        written: list[Segment],
+        offset: int,
+        segment: Segment,
+    ) -> None:
+        self._jobs = jobs
+        self.written = written
+        self.offset = offset
+        self.segment = segment
+        self.position = segment.size
+
+    def run(self) -> StorageError | None:
+        """Run it, in any thread; returns why it failed, or None."""
+        try:
+            for job in self._jobs:
+                job()
+        except StorageError as error:
+            return error
+        return None
+
+
+class PartitionLog:
+    """One partition's log.
+
+    Attributes:
+        topic: its topic.
+        partition: its number.
+        topic_id: the topic's id, 16 bytes.
+        log_start_offset: the first offset that can be read.
+        log_end_offset: the next offset to be written.
+        high_watermark: where readers stop, exclusive.
+        recovery_point: everything before this offset is on the disk.
+        leader_epoch: counts how often records may have been lost in an unclean stop.
+        producers: what is known of idempotent producers.
+        failed: why nothing can be written any more, or None.
+        cut: what was cut off when the log was opened, or None.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        root: str,
+        topic: str,
+        partition: int,
+        topic_id: bytes,
+        config: LogConfig,
+        clock: Clock,
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.topic_id = topic_id
+        self.config = config
+        self.folder = f"{root}/{topic}-{partition}"
+        self.log_start_offset = 0
+        self.log_end_offset = 0
+        self.high_watermark = 0
+        self.recovery_point = 0
+        self.producers: ProducerState
+        self.failed: StorageError | None = None
+        self.cut: Cut | None = None
+        self._files = files
+        self._root = root
+        self._clock = clock
+        self._epochs: list[tuple[int, int]] = [(0, 0)]
+        self._segments: list[Segment] = []
+        self._bases: list[int] = []
+        self._stored_position = 0
+        self._stored_segment: Segment
+        self._unsynced: dict[Segment, None] = {}
+        self._new_names = True
+        self._new_folder = False
+        self._changed = False
+        self._waiting: deque[tuple[int, Stored]] = deque()
+        self._watchers: dict[Callable[[], None], None] = {}
+
+    # -- opening and closing
+
+    @classmethod
+    def open(
+        cls,
+        files: Files,
+        root: str,
+        topic: str,
+        partition: int,
+        topic_id: bytes,
+        config: LogConfig,
+        clock: Clock,
+        *,
+        recovery_point: int | None,
+        log_start_offset: int = 0,
+    ) -> PartitionLog:
+        """Open a partition's log, or create it.
+
+        Args:
+            files: where its folder is.
+            root: the folder of all partitions.
+            topic: its topic.
+            partition: its number.
+            topic_id: the topic's id, 16 bytes.
+            config: the topic's settings.
+            clock: where time comes from.
+            recovery_point: everything before this offset is known to be good; None where the
+                store was stopped cleanly.
+            log_start_offset: the first offset that can be read, as far as it was noted elsewhere.
+
+        Raises:
+            CorruptLog: there is damage that is no torn tail.
+        """
+        log = cls(files, root, topic, partition, topic_id, config, clock)
+        metadata = f"{log.folder}/{checkpoints.PARTITION_METADATA}"
+        found = checkpoints.decode_partition_metadata(files.read(metadata), metadata)
+        if found is None:
+            log._create(metadata)
+        recovered = load(files, log.folder, config, recovery_point)
+        log._set_segments(recovered.segments)
+        log.producers = recovered.producers
+        log.producers.expire(clock.now_ms(), config.producer_expiration_ms)
+        log.cut = recovered.cut
+        log._changed = found is None or recovery_point is not None
+        log.log_end_offset = recovered.next_offset
+        log.log_start_offset = max(log_start_offset, log._bases[0])
+        if log.log_end_offset < log.log_start_offset:
+            log._restart_at(log.log_start_offset)
+        log._load_epochs(bump=recovery_point is not None and log.log_end_offset > 0)
+        for segment in recovered.unsynced:
+            segment.log.begin_sync()()
+            segment.log.end_sync()
+        log.recovery_point = log.log_end_offset
+        log._advance(log.log_end_offset, log._active, log._active.size)
+        return log
+
+    def _create(self, metadata: str) -> None:
+        self._files.make_folder(self.folder)
+        self._files.write(metadata, checkpoints.encode_partition_metadata(self.topic_id))
+        self._new_folder = True
+
+    def _set_segments(self, segments: list[Segment]) -> None:
+        self._segments = segments
+        self._bases = [segment.base_offset for segment in segments]
+        self._stored_segment = segments[-1]
+
+    def _restart_at(self, offset: int) -> None:
+        """Go on at an offset behind everything that is there. Kafka: truncateFullyAndStartAt."""
+        for segment in self._segments:
+            segment.delete()
+        self._set_segments([Segment.create(self._files, self.folder, offset, self.config)])
+        self.log_end_offset = offset
+
+    def _load_epochs(self, *, bump: bool) -> None:
+        path = f"{self.folder}/{checkpoints.LEADER_EPOCHS}"
+        found = checkpoints.decode_epochs(self._files.read(path), path)
+        self._epochs = found or [(0, 0)]
+        if bump:
+            following = (self.leader_epoch + 1, self.log_end_offset)
+            if self._epochs[-1][1] == self.log_end_offset:
+                self._epochs.pop()
+            self._epochs.append(following)
+        if bump or not found:
+            self._files.write(path, checkpoints.encode_epochs(self._epochs))
+
+    @property
+    def leader_epoch(self) -> int:
+        """The current leader epoch."""
+        return self._epochs[-1][0]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all batches."""
+        return sum(segment.size for segment in self._segments)
+
+    def close(self) -> None:
+        """Sync everything and write the indexes and the producers' snapshot.
+
+        Raises:
+            StorageError: something of it failed; the store was not stopped cleanly then.
+        """
+        sync = self.begin_sync()
+        error = sync.run()
+        self.end_sync(sync, error)
+        if error is not None:
+            raise error
+        if self.failed is None and self._changed:
+            self._active.finish()
+            self._write_snapshot()
+        for segment in self._segments:
+            segment.close()
+        self._fail(StorageError(f"the log of {self.topic}-{self.partition} is closed"))
+
+    def abandon(self, reason: StorageError) -> None:
+        """Let go of the files of a deleted partition; whoever waits is told the reason."""
+        for segment in self._segments:
+            segment.close()
+        self._fail(reason)
+
+    # -- writing
+
+    @property
+    def _active(self) -> Segment:
+        return self._segments[-1]
+
+    def check_producer(self, header: BatchHeader) -> Duplicate | int:
+        """Judge a batch by its producer's sequences; see `ProducerState.check`."""
+        return self.producers.check(header)
+
+    def append(self, batch: Buffer, header: BatchHeader) -> int:
+        """Append one batch that has been validated.
+
+        Args:
+            batch: its bytes; its base offset and leader epoch are replaced.
+            header: its header.
+
+        Returns:
+            The offset of its first record.
+
+        Raises:
+            DiskFull: there is no space; nothing was appended.
+            StorageError: the write failed, or the log has failed before.
+        """
+        if self.failed is not None:
+            raise self.failed
+        base_offset = self.log_end_offset
+        last_offset = base_offset + header.last_offset_delta
+        now_ms = self._clock.now_ms()
+        if self._active.must_roll(header.size, last_offset, header.max_timestamp, now_ms):
+            self._roll()
+        prefix = _PREFIX.pack(base_offset, header.size - 12, self.leader_epoch)
+        rest = memoryview(batch)[_PREFIX_BYTES:]
+        active = self._active
+        active.append([prefix, rest], header, last_offset)
+        self._unsynced[active] = None
+        self._changed = True
+        self.log_end_offset = last_offset + 1
+        if header.producer_id >= 0:
+            self.producers.update(header, base_offset)
+        if not self.config.durable:
+            self._advance(self.log_end_offset, active, active.size)
+        return base_offset
+
+    def _roll(self) -> None:
+        self._active.finish()
+        self._write_snapshot()
+        segment = Segment.create(self._files, self.folder, self.log_end_offset, self.config)
+        self._segments.append(segment)
+        self._bases.append(segment.base_offset)
+        self._new_names = True
+
+    def _write_snapshot(self) -> None:
+        self.producers.expire(self._clock.now_ms(), self.config.producer_expiration_ms)
+        name = file_name(self.log_end_offset, ".snapshot")
+        self._files.write(f"{self.folder}/{name}", self.producers.snapshot())
+        snapshots = [each for each in self._files.list(self.folder) if each.endswith(".snapshot")]
+        for old in snapshots[:-_SNAPSHOTS_KEPT]:
+            self._files.remove(f"{self.folder}/{old}")
+
+    # -- durability
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether something was written that no sync has covered."""
+        return bool(self._unsynced)
+
+    def begin_sync(self) -> Sync:
+        """Begin to make everything durable that was written so far."""
+        segments = list(self._unsynced)
+        self._unsynced.clear()
+        jobs = [segment.log.begin_sync() for segment in segments]
+        if segments and self._new_names:
+            self._new_names = False
+            jobs.append(lambda: self._files.sync_folder(self.folder))
+        if segments and self._new_folder:
+            self._new_folder = False
+            jobs.append(lambda: self._files.sync_folder(self._root))
+        return Sync(jobs, segments, self.log_end_offset, self._active)
+
+    def end_sync(self, sync: Sync, error: StorageError | None) -> None:
+        """Take note of how a sync ended; whoever waited for it is called."""
+        for segment in sync.written:
+            segment.log.end_sync()
+        if error is not None:
+            self._fail(
+                StorageError(
+                    f"the log of {self.topic}-{self.partition} could not be made durable: "
+                    f"{error.what}",
+                    "Records since the last good sync were not acknowledged and may be lost.",
+                    ("Restart the broker: it recovers from what is on the disk.",),
+                )
+            )
+            return
+        self.recovery_point = sync.offset
+        if self.config.durable and self.failed is None:
+            self._advance(sync.offset, sync.segment, sync.position)
+
+    def _fail(self, error: StorageError) -> None:
+        if self.failed is None:
+            self.failed = error
+        waiting, self._waiting = self._waiting, deque()
+        for _, stored in waiting:
+            stored(self.failed)
+        self._call_watchers()
+
+    def _advance(self, offset: int, segment: Segment, position: int) -> None:
+        """Move the high watermark, and call whoever waits for it.
+
+        Readers see all of the segments before `segment`, and of that what is before `position`.
+        """
+        self._stored_segment = segment
+        self._stored_position = position
+        self.high_watermark = offset
+        while self._waiting and self._waiting[0][0] <= offset:
+            self._waiting.popleft()[1](None)
+        self._call_watchers()
+
+    def _call_watchers(self) -> None:
+        for watcher in list(self._watchers):
+            watcher()
+
+    def when_stored(self, offset_end: int, stored: Stored) -> None:
+        """Call `stored` once everything before `offset_end` is stored; at once where it is."""
+        if self.failed is not None:
+            stored(self.failed)
+        elif offset_end <= self.high_watermark:
+            stored(None)
+        else:
+            self._waiting.append((offset_end, stored))
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call `watcher` whenever the high watermark moves, until `unwatch`."""
+        self._watchers[watcher] = None
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        """Stop calling `watcher`."""
+        self._watchers.pop(watcher, None)
+
+    # -- reading
+
+    def read(self, offset: int, bytes_max: int, *, at_least_one: bool) -> bytes:
+        """Read whole batches from `offset` up to the high watermark, out of one segment.
+
+        Args:
+            offset: the first offset wanted; between the log's start and its end.
+            bytes_max: how many bytes at most.
+            at_least_one: read the first batch even where it is larger than `bytes_max`.
+
+        Returns:
+            The batches; the first may begin before `offset`. Nothing where `offset` is the high
+            watermark.
+
+        Raises:
+            CorruptLog: there is damage where the batches should be.
+        """
+        if offset >= self.high_watermark or (bytes_max <= 0 and not at_least_one):
+            return b""
+        index = max(bisect.bisect_right(self._bases, offset) - 1, 0)
+        for segment in self._segments[index:]:
+            is_last = segment is self._stored_segment
+            end = self._stored_position if is_last else segment.size
+            position = segment.position_of(offset)
+            if position < end:
+                return segment.read(position, bytes_max, end, at_least_one)
+            if is_last:
+                break
+        return b""
+
+    def offset_at(self, timestamp_ms: int) -> TimestampedOffset | None:
+        """Return the first record stamped `timestamp_ms` or later, below the high watermark."""
+        for segment in self._segments:
+            found = segment.first_at_or_after(timestamp_ms, self.log_start_offset)
+            if found is not None:
+                return TimestampedOffset(*found) if found[0] < self.high_watermark else None
+        return None
+
+    def max_timestamp(self) -> TimestampedOffset | None:
+        """Return the first record that has the largest timestamp; None in an empty log."""
+        largest = max(segment.max_timestamp for segment in self._segments)
+        return self.offset_at(largest) if largest >= 0 else None
+
+    def end_of_epoch(self, leader_epoch: int) -> tuple[int, int]:
+        """Return (epoch, end offset) of the largest epoch that is not larger than the one given.
+
+        Kafka: LeaderEpochFileCache.endOffsetFor; (-1, -1) where there is none.
+        """
+        found = -1
+        for index, (epoch, _) in enumerate(self._epochs):
+            if epoch <= leader_epoch:
+                found = index
+        if found < 0 or leader_epoch > self.leader_epoch:
+            return -1, -1
+        if found == len(self._epochs) - 1:
+            return self._epochs[found][0], self.log_end_offset
+        return self._epochs[found][0], self._epochs[found + 1][1]
+
+    # -- removing
+
+    def move_start(self, offset: int) -> None:
+        """Make everything before `offset` unreadable.
+
+        The caller notes the new start durably and calls `remove_old_segments` then.
+
+        Args:
+            offset: the new first offset; at most the high watermark.
+        """
+        self.log_start_offset = max(self.log_start_offset, offset)
+
+    def remove_old_segments(self) -> None:
+        """Remove the segments that end before the log's start."""
+        while len(self._segments) > 1 and self._bases[1] <= self.log_start_offset:
+            segment = self._segments.pop(0)
+            self._bases.pop(0)
+            self._unsynced.pop(segment, None)
+            segment.delete()

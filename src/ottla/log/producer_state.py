@@ -1,0 +1,195 @@
+"""What a partition remembers of its idempotent producers: the last sequences of each.
+
+A batch whose sequences are the next is appended; one that was appended before is answered with its
+old offset; anything else is refused. The last five batches of each producer are remembered, since
+a client may have five requests under way.
+
+A snapshot holds only the last batch of each producer, as Kafka's does; the rest comes back by
+replaying the log behind the snapshot.
+
+Kafka: ProducerStateManager, ProducerAppendInfo, ProducerStateEntry; KIP-98, KIP-360.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from ottla.errors import CorruptLog, DecodeError, codes
+from ottla.protocol.codec import decode, encode
+from ottla.protocol.messages.storage_records import ProducerSnapshot
+from ottla.wire.crc32c import crc32c
+
+if TYPE_CHECKING:
+    from ottla.records.batch import BatchHeader
+
+BATCHES_REMEMBERED = 5
+SEQUENCE_MAX = 0x7FFFFFFF
+NO_EPOCH = -1
+
+_SNAPSHOT_VERSION = 1
+_VERSION_BYTES = 2
+_CRC_END = 6
+
+
+class BatchMemory(NamedTuple):
+    """One remembered batch; offsets and sequences are inclusive."""
+
+    first_sequence: int
+    last_sequence: int
+    last_offset: int
+    timestamp: int
+
+
+class ProducerEntry:
+    """What is remembered of one producer id.
+
+    Attributes:
+        epoch: the producer's epoch.
+        batches: its last batches, the oldest first.
+        last_timestamp: the largest timestamp of its last batch.
+        coordinator_epoch: epoch of the coordinator that wrote its last marker, or -1.
+        current_txn_first_offset: where its open transaction began, or -1.
+    """
+
+    __slots__ = (
+        "batches",
+        "coordinator_epoch",
+        "current_txn_first_offset",
+        "epoch",
+        "last_timestamp",
+    )
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.batches: deque[BatchMemory] = deque(maxlen=BATCHES_REMEMBERED)
+        self.last_timestamp = -1
+        self.coordinator_epoch = -1
+        self.current_txn_first_offset = -1
+
+
+class Duplicate(NamedTuple):
+    """A batch that was appended before: its offsets then, inclusive, and its timestamp."""
+
+    base_offset: int
+    last_offset: int
+    timestamp: int
+
+
+def follows(last: int, first: int) -> bool:
+    """Tell whether sequence `first` is the one behind `last`; 0 follows 2**31 - 1."""
+    return first == (0 if last == SEQUENCE_MAX else last + 1)
+
+
+class ProducerState:
+    """All producers of one partition."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, ProducerEntry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, producer_id: int) -> ProducerEntry | None:
+        """Return what is remembered of a producer, or None."""
+        return self._entries.get(producer_id)
+
+    def check(self, header: BatchHeader) -> Duplicate | int:
+        """Judge a batch before it is appended.
+
+        Returns:
+            `codes.NONE` where it may be appended, an error code where it may not, or the
+            `Duplicate` that it is.
+        """
+        entry = self._entries.get(header.producer_id)
+        if entry is None:
+            return codes.NONE
+        if header.producer_epoch < entry.epoch:
+            return codes.INVALID_PRODUCER_EPOCH
+        if header.producer_epoch > entry.epoch:
+            if header.base_sequence == 0 or entry.epoch == NO_EPOCH:
+                return codes.NONE
+            return codes.OUT_OF_ORDER_SEQUENCE_NUMBER
+        wanted = (header.base_sequence, header.last_sequence)
+        for batch in entry.batches:
+            if (batch.first_sequence, batch.last_sequence) == wanted:
+                first_offset = batch.last_offset - header.last_offset_delta
+                return Duplicate(first_offset, batch.last_offset, batch.timestamp)
+        last_sequence = entry.batches[-1].last_sequence if entry.batches else -1
+        if follows(last_sequence, header.base_sequence):
+            return codes.NONE
+        return codes.OUT_OF_ORDER_SEQUENCE_NUMBER
+
+    def update(self, header: BatchHeader, base_offset: int) -> None:
+        """Remember a batch that was appended at `base_offset`."""
+        if header.producer_id < 0 or header.is_control:
+            return
+        entry = self._entries.get(header.producer_id)
+        if entry is None or entry.epoch != header.producer_epoch:
+            entry = self._entries[header.producer_id] = ProducerEntry(header.producer_epoch)
+        entry.batches.append(
+            BatchMemory(
+                header.base_sequence,
+                header.last_sequence,
+                base_offset + header.last_offset_delta,
+                header.max_timestamp,
+            )
+        )
+        entry.last_timestamp = header.max_timestamp
+
+    def expire(self, now_ms: int, expiration_ms: int) -> None:
+        """Forget producers that have sent nothing for `expiration_ms`."""
+        limit = now_ms - expiration_ms
+        for producer_id, entry in list(self._entries.items()):
+            if entry.last_timestamp < limit and entry.current_txn_first_offset < 0:
+                del self._entries[producer_id]
+
+    def snapshot(self) -> bytes:
+        """Return the state as the content of a `.snapshot` file."""
+        entries = []
+        for producer_id, entry in self._entries.items():
+            last = entry.batches[-1] if entry.batches else BatchMemory(-1, -1, -1, -1)
+            entries.append(
+                ProducerSnapshot.ProducerEntry(
+                    producer_id=producer_id,
+                    epoch=entry.epoch,
+                    last_sequence=last.last_sequence,
+                    last_offset=last.last_offset,
+                    offset_delta=(last.last_sequence - last.first_sequence) & SEQUENCE_MAX,
+                    timestamp=entry.last_timestamp,
+                    coordinator_epoch=entry.coordinator_epoch,
+                    current_txn_first_offset=entry.current_txn_first_offset,
+                )
+            )
+        body = encode(ProducerSnapshot(producer_entries=entries), _SNAPSHOT_VERSION)
+        version = _SNAPSHOT_VERSION.to_bytes(_VERSION_BYTES, "big")
+        entries_bytes = body[_CRC_END - _VERSION_BYTES :]
+        return version + crc32c(entries_bytes).to_bytes(4, "big") + entries_bytes
+
+    @classmethod
+    def load(cls, content: bytes, path: str) -> ProducerState:
+        """Read a `.snapshot` file.
+
+        Raises:
+            CorruptLog: it is damaged.
+        """
+        if int.from_bytes(content[:_VERSION_BYTES], "big") != _SNAPSHOT_VERSION:
+            raise CorruptLog(path, 0, "a version that is not known")
+        try:
+            snapshot = decode(ProducerSnapshot, content[_VERSION_BYTES:], _SNAPSHOT_VERSION)
+        except DecodeError as error:
+            raise CorruptLog(path, _VERSION_BYTES, error.what) from error
+        if crc32c(content[_CRC_END:]) != snapshot.crc:
+            raise CorruptLog(path, _VERSION_BYTES, "the checksum is wrong")
+        state = cls()
+        for each in snapshot.producer_entries:
+            entry = state._entries[each.producer_id] = ProducerEntry(each.epoch)
+            entry.last_timestamp = each.timestamp
+            entry.coordinator_epoch = each.coordinator_epoch
+            entry.current_txn_first_offset = each.current_txn_first_offset
+            if each.last_sequence >= 0:
+                first = (each.last_sequence - each.offset_delta) & SEQUENCE_MAX
+                entry.batches.append(
+                    BatchMemory(first, each.last_sequence, each.last_offset, each.timestamp)
+                )
+        return state
