@@ -17,6 +17,7 @@ MODULES = (
     "ottla.records.batch",
     "ottla.records.builder",
     "ottla.client.partitioner",
+    "ottla.client.delivery",
     "ottla.client.accumulator",
 )
 """Dotted names of the compiled modules, in the order of the layers."""

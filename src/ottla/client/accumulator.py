@@ -1,1 +1,480 @@
-"""Placeholder."""
+# cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Where records wait to be sent: one open batch per partition, and the handles of the records.
+
+`Accumulator.append` writes a record's final bytes into the open batch of its partition and returns
+a `Delivery`, which knows only its batch and its place in it; what becomes of the record is told
+once, to the batch.
+
+A topic's partitions are not known before the first answer about it: until then its records wait as
+they were given, in order, and are appended by `assign`.
+
+Compiled, appending takes no lock. It leans on the GIL instead: between taking the open batch and
+the end of the record no Python code runs and nothing is allocated that the garbage collector knows,
+so that no other thread can come in between. Opening and closing batches is guarded by a lock; the
+pure form takes it always.
+
+Kafka: RecordAccumulator, ProducerBatch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cython
+
+from ottla.client.delivery import Batch, Delivery, ManyDeliveries
+from ottla.client.partitioner import Partitioner
+from ottla.errors import RecordError
+from ottla.records.builder import FULL, pack_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ottla.client.config import ProducerConfig
+    from ottla.client.delivery import Waiter
+    from ottla.clock import Clock
+    from ottla.records.builder import BatchBuilder
+
+_RECORD_OVERHEAD = cython.declare(cython.Py_ssize_t, 36)
+_BATCH_OVERHEAD = cython.declare(cython.Py_ssize_t, 61)
+_FULL = cython.declare(cython.int, FULL)
+
+
+class PartitionQueue:
+    """The batches of one partition that are not with the broker.
+
+    Attributes:
+        topic: its topic.
+        partition: its number.
+        open: the batch that records are appended to, or None.
+        closed: batches that are full, oldest first.
+        retries: batches that were sent before and are to be sent again, oldest first.
+        in_flight: batches that are with the broker, oldest first.
+        identity: the producer id and epoch that its sequences belong to.
+        next_sequence: the next batch's first sequence.
+    """
+
+    def __init__(self, topic: str, partition: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.open: Batch | None = None
+        self.closed: deque[Batch] = deque()
+        self.retries: deque[Batch] = deque()
+        self.in_flight: deque[Batch] = deque()
+        self.identity: Any = None
+        self.next_sequence = 0
+
+    @property
+    def queued(self) -> int:
+        """How many batches wait."""
+        return len(self.closed) + len(self.retries) + (self.open is not None)
+
+
+class _Pending(NamedTuple):
+    """A record that waits for its topic."""
+
+    delivery: Delivery
+    partition: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: bytes | None
+
+
+class TopicQueue:
+    """The records of one topic.
+
+    Attributes:
+        name: its name.
+        queues: one queue for each partition; none while they are not known.
+        pending: records that wait for that.
+        room: the batch that their handles are in meanwhile.
+    """
+
+    def __init__(self, name: str, room: Batch) -> None:
+        self.name = name
+        self.queues: list[PartitionQueue] = []
+        self.pending: list[_Pending] = []
+        self.room = room
+        self.partitioner = Partitioner(1, 1)
+
+
+class Accumulator:
+    """The records that are not delivered yet.
+
+    Attributes:
+        topics: by name.
+        incomplete: batches without an outcome, oldest first.
+        buffered_bytes: what they take.
+
+    Args:
+        config: the producer's settings.
+        clock: where time comes from.
+        waiter: who can wait for a batch.
+        notify: is called when a batch is opened, with whether another had become full.
+    """
+
+    def __init__(
+        self,
+        config: ProducerConfig,
+        clock: Clock,
+        waiter: Waiter,
+        notify: Callable[[bool], None],
+    ) -> None:
+        self.topics: dict[str, TopicQueue] = {}
+        self.incomplete: dict[Batch, None] = {}
+        self.buffered_bytes = 0
+        self._batch_size = min(config.batch_size, config.max_request_size)
+        self._record_size_max = config.max_request_size
+        self._buffer_memory = config.buffer_memory
+        self._now_ms = clock.now_ms
+        self._clock = clock
+        self._waiter = waiter
+        self._notify = notify
+        self._lock = threading.RLock()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another record is taken."""
+        return self.buffered_bytes < self._buffer_memory
+
+    # -- appending, in the callers' threads
+
+    def append(
+        self,
+        topic: str,
+        partition: cython.int,
+        timestamp_ms: cython.longlong,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Iterable[tuple[str, bytes | None]] | None,
+    ) -> Delivery | None:
+        """Append a record.
+
+        Args:
+            topic: its topic.
+            partition: its partition, or -1 for the partitioner's choice.
+            timestamp_ms: its timestamp, or -1 for now.
+            key: its key, or None.
+            value: its value, or None.
+            headers: (name, value) pairs, or None.
+
+        Returns:
+            Its handle, or None where the buffer is full.
+
+        Raises:
+            RecordError: it is too large, or there is no such partition.
+        """
+        if self.buffered_bytes >= self._buffer_memory:
+            return None
+        packed: bytes | None = None if headers is None else pack_headers(headers)
+        self._check_size(key, value, packed)
+        if timestamp_ms < 0:
+            timestamp_ms = self._now_ms()
+        delivery = Delivery(timestamp_ms)
+        found: TopicQueue | None = self.topics.get(topic)
+        if found is None or not found.queues:
+            return self._wait_for_topic(
+                topic, delivery, partition, timestamp_ms, key, value, packed
+            )
+        self._put(found, delivery, partition, timestamp_ms, key, value, packed)
+        return delivery
+
+    def append_many(
+        self,
+        deliveries: ManyDeliveries,
+        topic: str,
+        values: Sequence[Any],
+        start: cython.Py_ssize_t,
+        partition: cython.int,
+    ) -> int:
+        """Append records from `start` on for as long as there is room.
+
+        Args:
+            deliveries: is told where they are.
+            topic: their topic.
+            values: each is a value, or (key, value[, headers[, timestamp_ms]]).
+            start: the index of the first one.
+            partition: their partition, or -1 for the partitioner's choice.
+
+        Returns:
+            The index of the first that found no room.
+
+        Raises:
+            RecordError: one is too large, or none that can be sent; those before it are appended.
+        """
+        index: cython.Py_ssize_t = start
+        first: Delivery | None = None
+        count: cython.Py_ssize_t = 0
+        size: cython.Py_ssize_t = len(values)
+        try:
+            while index < size:
+                given = values[index]
+                if isinstance(given, bytes) or given is None:
+                    delivery = self.append(topic, partition, -1, None, given, None)
+                else:
+                    delivery = self._append_tuple(topic, partition, given)
+                if delivery is None:
+                    break
+                if first is not None and delivery.follows(first, count):
+                    count += 1
+                else:
+                    if first is not None:
+                        deliveries.took(first, count)
+                    first = delivery
+                    count = 1
+                index += 1
+        finally:
+            if first is not None:
+                deliveries.took(first, count)
+        return index
+
+    def _append_tuple(self, topic: str, partition: cython.int, given: object) -> Delivery | None:
+        if isinstance(given, str):
+            return self.append(topic, partition, -1, None, given.encode(), None)
+        if isinstance(given, bytearray | memoryview):
+            return self.append(topic, partition, -1, None, bytes(given), None)
+        if not isinstance(given, tuple) or not 2 <= len(given) <= 4:
+            raise RecordError(
+                f"{type(given).__name__} is neither a value nor (key, value[, headers[, "
+                "timestamp_ms]])"
+            )
+        key, value, *rest = given
+        headers = rest[0] if rest else None
+        timestamp_ms = rest[1] if len(rest) > 1 and rest[1] is not None else -1
+        return self.append(
+            topic, partition, timestamp_ms, _as_bytes(key), _as_bytes(value), headers
+        )
+
+    def _check_size(self, key: bytes | None, value: bytes | None, packed: bytes | None) -> int:
+        size: cython.Py_ssize_t = _BATCH_OVERHEAD + _RECORD_OVERHEAD
+        if key is not None:
+            size += len(key)
+        if value is not None:
+            size += len(value)
+        if packed is not None:
+            size += len(packed)
+        if size > self._record_size_max:
+            raise RecordError(
+                f"the record takes {size} bytes; max_request_size allows {self._record_size_max}",
+                "It was not sent.",
+                (
+                    "Set a larger max_request_size, and max.message.bytes of the topic to match; "
+                    "or send a smaller record.",
+                ),
+            )
+        return 0
+
+    def _put(
+        self,
+        topic: TopicQueue,
+        delivery: Delivery,
+        partition: cython.int,
+        timestamp_ms: cython.longlong,
+        key: bytes | None,
+        value: bytes | None,
+        packed: bytes | None,
+    ) -> int:
+        partitions: cython.Py_ssize_t = len(topic.queues)
+        sticky: cython.bint = False
+        if partition >= partitions:
+            raise RecordError(
+                f"topic {topic.name!r} has {partitions} partitions, 0 to {partitions - 1}: "
+                f"there is no partition {partition}",
+                "The record was not sent.",
+            )
+        if partition < 0:
+            if key is not None:
+                partition = topic.partitioner.for_key(key)
+            else:
+                partition = topic.partitioner.partition
+                sticky = True
+        queue: PartitionQueue = topic.queues[partition]
+        size: cython.Py_ssize_t
+        if cython.compiled:
+            size = self._try(queue, delivery, timestamp_ms, key, value, packed)
+        else:
+            size = self._try_locked(queue, delivery, timestamp_ms, key, value, packed)
+        if size < 0:
+            filled: cython.bint = False
+            with self._lock:
+                while True:
+                    size = self._try(queue, delivery, timestamp_ms, key, value, packed)
+                    if size >= 0:
+                        break
+                    filled = self._open(queue) or filled
+            self._notify(filled)
+        if sticky and topic.partitioner.appended(size):
+            queued = [each.queued for each in topic.queues]
+            topic.partitioner.draw(queued)
+        return 0
+
+    def _try(
+        self,
+        queue: PartitionQueue,
+        delivery: Delivery,
+        timestamp_ms: cython.longlong,
+        key: bytes | None,
+        value: bytes | None,
+        packed: bytes | None,
+    ) -> int:
+        """Append to the open batch; returns the bytes that it took, -1 where it does not fit."""
+        batch: Batch | None = queue.open
+        if batch is None:
+            return -1
+        builder: BatchBuilder = batch.builder
+        before: cython.Py_ssize_t = builder.size
+        index: cython.int = builder.append(timestamp_ms, key, value, packed, self._batch_size)
+        if index == _FULL:
+            return -1
+        delivery.move(batch, index)
+        size: cython.Py_ssize_t = builder.size - before
+        batch.held += size
+        self.buffered_bytes += size
+        return size
+
+    def _try_locked(
+        self,
+        queue: PartitionQueue,
+        delivery: Delivery,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        packed: bytes | None,
+    ) -> int:
+        with self._lock:
+            return self._try(queue, delivery, timestamp_ms, key, value, packed)
+
+    def _open(self, queue: PartitionQueue) -> bool:
+        """Open a batch; tells whether there was one, which is full."""
+        full = queue.open
+        if full is not None:
+            queue.closed.append(full)
+        queue.open = self._new_batch(queue.topic, queue.partition)
+        self.incomplete[queue.open] = None
+        return full is not None
+
+    def _new_batch(self, topic: str, partition: int) -> Batch:
+        clock = self._clock
+        return Batch(topic, partition, self._waiter, clock.monotonic_ms(), clock.monotonic_ns())
+
+    def _wait_for_topic(
+        self,
+        name: str,
+        delivery: Delivery,
+        partition: int,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        packed: bytes | None,
+    ) -> Delivery:
+        with self._lock:
+            topic = self.topics.get(name)
+            if topic is None:
+                topic = self.topics[name] = TopicQueue(name, self._new_batch(name, -1))
+            if topic.queues:
+                self._put(topic, delivery, partition, timestamp_ms, key, value, packed)
+                return delivery
+            size = len(key or b"") + len(value or b"") + len(packed or b"") + _RECORD_OVERHEAD
+            if not topic.pending:
+                topic.room = self._new_batch(name, -1)
+            topic.room.held += size
+            self.buffered_bytes += size
+            delivery.move(topic.room, len(topic.pending))
+            topic.pending.append(_Pending(delivery, partition, timestamp_ms, key, value, packed))
+        if len(topic.pending) == 1:
+            self._notify(False)
+        return delivery
+
+    # -- the sender's side
+
+    def unknown_topics(self) -> list[TopicQueue]:
+        """Return the topics whose records wait for the number of partitions."""
+        return [topic for topic in list(self.topics.values()) if topic.pending]
+
+    def assign(self, topic: TopicQueue, partitions: int) -> list[tuple[Delivery, RecordError]]:
+        """Make a topic's partitions known, or more of them, and append what waited for it.
+
+        Returns:
+            The records that cannot be appended, and why.
+        """
+        refused = []
+        with self._lock:
+            added = [
+                PartitionQueue(topic.name, number)
+                for number in range(len(topic.queues), partitions)
+            ]
+            if not added:
+                return []
+            topic.queues.extend(added)
+            topic.partitioner = Partitioner(partitions, self._batch_size)
+            pending = topic.pending
+            topic.pending = []
+            room = topic.room
+            self.buffered_bytes -= room.held
+            room.held = 0
+            for each in pending:
+                try:
+                    self._put(
+                        topic,
+                        each.delivery,
+                        each.partition,
+                        each.timestamp_ms,
+                        each.key,
+                        each.value,
+                        each.headers,
+                    )
+                except RecordError as error:
+                    refused.append((each.delivery, error))
+            for callback, delivery in room.take_callbacks():
+                delivery.add_done_callback(callback)
+        return refused
+
+    def give_up(self, topic: TopicQueue) -> Batch:
+        """Return the records that wait for a topic as a batch that can be failed."""
+        with self._lock:
+            room = topic.room
+            for each in topic.pending:
+                room.builder.append(each.timestamp_ms, None, None, None, 0x7FFFFFFF)
+            topic.pending = []
+            return room
+
+    def refuse(self, delivery: Delivery) -> Batch:
+        """Return a single record that cannot be appended as a batch that can be failed."""
+        batch = self._new_batch(delivery.topic, -1)
+        batch.builder.append(delivery.timestamp_ms, None, None, None, 0x7FFFFFFF)
+        delivery.move(batch, 0)
+        return batch
+
+    def close_open(self, queue: PartitionQueue) -> None:
+        """Close the open batch of a partition, so that it is sent."""
+        with self._lock:
+            batch = queue.open
+            if batch is not None:
+                queue.open = None
+                queue.closed.append(batch)
+
+    def complete(self, batch: Batch) -> None:
+        """Forget a batch whose outcome is known."""
+        with self._lock:
+            self.incomplete.pop(batch, None)
+            self.buffered_bytes -= batch.held
+            batch.held = 0
+            batch.data = memoryview(b"")
+
+
+def _as_bytes(data: Any) -> bytes | None:
+    if data is None or isinstance(data, bytes):
+        return data
+    if isinstance(data, str):
+        return data.encode()
+    if isinstance(data, bytearray | memoryview):
+        return bytes(data)
+    raise RecordError(
+        f"{type(data).__name__} is neither bytes nor str",
+        "The record was not sent.",
+        ("Give a key_serializer or a value_serializer that makes bytes of it.",),
+    )

@@ -22,5 +22,5 @@ cdef class BatchBuilder:
 
 
 cdef Py_ssize_t _varint_size(long long value)
-cdef bytes _pack_headers(object headers)
+cpdef bytes pack_headers(object headers)
 cdef int _pack_varint(bytearray packed, long long value) except -1

@@ -68,7 +68,7 @@ class BatchBuilder:
         timestamp_ms: cython.longlong,
         key: bytes | None,
         value: bytes | None,
-        headers: Headers | None,
+        headers: Headers | bytes | None,
         size_max: cython.Py_ssize_t,
     ) -> int:
         """Append a record.
@@ -77,7 +77,7 @@ class BatchBuilder:
             timestamp_ms: milliseconds since 1970.
             key: the key, or None.
             value: the value, or None.
-            headers: (name, value) pairs, or None for none.
+            headers: (name, value) pairs, or None for none, or what `pack_headers` made of them.
             size_max: the most that the whole batch may grow to. The first record is taken
                 whatever its size.
 
@@ -87,7 +87,11 @@ class BatchBuilder:
         """
         key_size: cython.Py_ssize_t = -1 if key is None else len(key)
         value_size: cython.Py_ssize_t = -1 if value is None else len(value)
-        packed: bytes | None = None if headers is None else _pack_headers(headers)
+        packed: bytes | None
+        if headers is None or isinstance(headers, bytes):
+            packed = headers
+        else:
+            packed = pack_headers(headers)
         headers_size: cython.Py_ssize_t = 1 if packed is None else len(packed)
         if self.count == 0:
             self.base_timestamp = timestamp_ms
@@ -133,7 +137,11 @@ class BatchBuilder:
         while room < wanted:
             room *= 2
         buffer = bytearray(room)
-        buffer[: self.size] = memoryview(self._buffer)[: self.size]
+        if cython.compiled:
+            target: cython.p_uchar = buffer
+            memcpy(target, self._data, self.size)
+        else:
+            buffer[: self.size] = self._buffer[: self.size]
         self._buffer = buffer
         self._data = buffer
         self._room = room
@@ -245,7 +253,8 @@ def _varint_size(value: cython.longlong) -> int:
     return size
 
 
-def _pack_headers(headers: Headers) -> bytes:
+def pack_headers(headers: Headers) -> bytes:
+    """Return (name, value) pairs as they stand in a record, their number first."""
     packed = bytearray()
     count: cython.Py_ssize_t = 0
     for name, value in headers:

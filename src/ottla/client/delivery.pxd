@@ -1,0 +1,32 @@
+# The C side of delivery.py: fields, and what other compiled modules may call without Python's protocol.
+
+from ottla.records.builder cimport BatchBuilder
+
+
+cdef class Batch:
+    cdef readonly str topic
+    cdef readonly int partition
+    cdef readonly BatchBuilder builder
+    cdef public Py_ssize_t held
+    cdef readonly double created_ms
+    cdef public int state
+    cdef public long long base_offset
+    cdef public long long append_time_ms
+    cdef public object error
+    cdef public int watched
+    cdef public object data
+    cdef public object identity
+    cdef public int base_sequence
+    cdef public int attempts
+    cdef public double next_try_ms
+    cdef readonly object times
+    cdef readonly object waiter
+    cdef list _callbacks
+
+
+cdef class Delivery:
+    cdef Batch _batch
+    cdef int _index
+    cdef long long _timestamp
+    cpdef object move(self, Batch batch, int index)
+    cpdef bint follows(self, Delivery first, Py_ssize_t count)

@@ -1,0 +1,199 @@
+"""Who does a client's work: whoever waits for it, and otherwise a thread of its own.
+
+The client's core is a set of objects without threads; a *turn* runs their step and lets the network
+hand over what has arrived. Turns are done under one lock, by
+
+- a caller that waits (`flush`, `result`, `poll`, a full buffer): it does turns until what it waits
+  for is there, so that a lone send + flush needs no other thread;
+- a caller that filled a batch (`push`): one turn that does not wait;
+- the client's own thread, when there is work and no caller has done a turn for a tick.
+
+The thread sleeps in short ticks for a while after the last work, so that new work need not wake it;
+after that it parks, and is woken by the first `send` that finds it parked.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from ottla.errors import ClientError
+
+if TYPE_CHECKING:
+    from ottla.client.network import Network
+    from ottla.clock import Clock
+
+_TICK_S = 0.005
+_IDLE_TICKS = 200
+_TURN_S = 0.25
+_HANDOVER_S = 0.05
+
+
+class Work(Protocol):
+    """What a client's core does in a turn."""
+
+    def step(self) -> float | None:
+        """Do what is due; returns when to look again, on the monotonic clock, or None."""
+        ...
+
+    def has_work(self) -> bool:
+        """Tell whether anything is outstanding that needs turns."""
+        ...
+
+
+class Driver:
+    """Does the turns.
+
+    Attributes:
+        parked: whether the thread sleeps until it is woken.
+
+    Args:
+        network: what is polled.
+        work: what is done.
+        clock: where time comes from.
+    """
+
+    def __init__(self, network: Network, work: Work, clock: Clock) -> None:
+        self.parked = True
+        self._network = network
+        self._work = work
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._turned = threading.Condition()
+        self._callers = 0
+        self._last_call_s = 0.0
+        self._driving: int | None = None
+        self._thread: threading.Thread | None = None
+        self._bell = threading.Event()
+        self._closed = False
+
+    # -- callers
+
+    def run_until(self, reached: Callable[[], bool], timeout_s: float | None) -> bool:
+        """Do turns until something is reached; False where the time is over before that.
+
+        Raises:
+            ClientError: it is called from a delivery callback, which runs inside of a turn.
+        """
+        if reached():
+            return True
+        if self._driving == threading.get_ident():
+            raise ClientError(
+                "a delivery callback cannot wait for other deliveries",
+                next_steps=("Wait outside of the callback, or call send() only.",),
+            )
+        deadline = None if timeout_s is None else self._clock.monotonic_ms() + timeout_s * 1000
+        self._callers += 1
+        try:
+            return self._run_until(reached, deadline)
+        finally:
+            self._callers -= 1
+            self._last_call_s = time.monotonic()
+            if self.parked and self._work.has_work():
+                self._wake()
+
+    def _run_until(self, reached: Callable[[], bool], deadline: float | None) -> bool:
+        while not reached():
+            left = _TURN_S
+            if deadline is not None:
+                left = min((deadline - self._clock.monotonic_ms()) / 1000, left)
+                if left <= 0:
+                    return False
+            if self._lock.acquire(blocking=False):
+                try:
+                    self._turn(left)
+                finally:
+                    self._release()
+            else:
+                self._network.wake()
+                with self._turned:
+                    if self._lock.locked() and not reached():
+                        self._turned.wait(min(left, _HANDOVER_S))
+        return True
+
+    def push(self) -> None:
+        """Do one turn without waiting, unless another thread is doing one."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._last_call_s = time.monotonic()
+                self._turn(0.0)
+            finally:
+                self._release()
+        if self.parked:
+            self._wake()
+
+    def _turn(self, wait_s: float) -> None:
+        self._driving = threading.get_ident()
+        try:
+            due = self._work.step()
+            if due is not None:
+                wait_s = max(min(wait_s, (due - self._clock.monotonic_ms()) / 1000), 0.0)
+            self._network.poll(wait_s)
+        finally:
+            self._driving = None
+
+    def _release(self) -> None:
+        self._lock.release()
+        if self._callers:
+            with self._turned:
+                self._turned.notify_all()
+
+    # -- the thread
+
+    def notify(self) -> None:
+        """Tell that there is new work; called by any thread, once for each new batch."""
+        driving = self._driving
+        if driving is not None and driving != threading.get_ident():
+            self._network.wake()
+        if self.parked:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._closed:
+            return
+        with self._turned:
+            self.parked = False
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ottla-client", daemon=True)
+                self._thread.start()
+        self._bell.set()
+
+    def _run(self) -> None:
+        idle = 0
+        while not self._closed:
+            if self._callers or time.monotonic() - self._last_call_s < _TICK_S:
+                idle = 0
+            elif not self._work.has_work():
+                idle += 1
+            elif self._lock.acquire(blocking=False):
+                idle = 0
+                try:
+                    self._turn(_TURN_S)
+                finally:
+                    self._release()
+                continue
+            if idle >= _IDLE_TICKS:
+                idle = 0
+                self._park()
+            else:
+                self._bell.wait(_TICK_S)
+            self._bell.clear()
+
+    def _park(self) -> None:
+        self.parked = True
+        if not self._work.has_work() and not self._closed:
+            self._bell.wait()
+        self.parked = False
+
+    def close(self) -> None:
+        """End the thread and the network; the thread is waited for unless it is the caller."""
+        self._closed = True
+        self._bell.set()
+        self._network.wake()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        with self._lock:
+            self._network.close()

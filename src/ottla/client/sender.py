@@ -1,0 +1,536 @@
+"""Brings batches to the brokers that lead their partitions, in order, and says what became of them.
+
+A batch goes out when it is full, has waited for `linger_ms`, or somebody waits. Up to
+`max_in_flight_requests_per_connection` requests are under way to one broker. What a broker refuses
+for now, or what was under way when a connection broke, is sent again with the same sequences, in
+order, and before anything newer of its partition, until `delivery_timeout_ms` is over.
+
+A batch that was sent, and to which no answer ever came, may or may not be stored: it ends as
+`OutcomeUnknown`, with those of its partition that were sent behind it. Sequences cannot go on behind
+a gap, so the producer takes a new producer id then; a partition changes over when nothing of it is
+under way under the old one.
+
+Kafka: Sender, TransactionManager (KIP-98, KIP-360).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from ottla.client.accumulator import PartitionQueue, TopicQueue
+from ottla.client.delivery import FAILED, SENT, STORED, Batch
+from ottla.client.network import Call
+from ottla.errors import (
+    BrokerError,
+    KafkaError,
+    OutcomeUnknown,
+    Timeout,
+    broker_error,
+    codes,
+)
+from ottla.protocol.message import ZERO_UUID
+from ottla.protocol.messages.api_00_produce import ProduceRequest, ProduceResponse
+from ottla.protocol.messages.api_22_init_producer_id import (
+    InitProducerIdRequest,
+    InitProducerIdResponse,
+)
+
+if TYPE_CHECKING:
+    from ottla.client.accumulator import Accumulator
+    from ottla.client.cluster import Cluster
+    from ottla.client.config import ProducerConfig
+    from ottla.client.node import Node
+    from ottla.clock import Clock
+
+_LOG = logging.getLogger("ottla.client")
+_TOPIC_ID_VERSION = 13
+UNKNOWN_TOPIC_MS = 5000.0
+"""How long a topic may be unknown to the broker before its records fail."""
+
+_RESEQUENCE = (
+    codes.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    codes.UNKNOWN_PRODUCER_ID,
+    codes.INVALID_PRODUCER_EPOCH,
+)
+
+
+class Identity(NamedTuple):
+    """A producer id and epoch."""
+
+    producer_id: int
+    producer_epoch: int
+
+
+NO_IDENTITY = Identity(-1, -1)
+
+
+class Sender:
+    """Sends what the accumulator holds.
+
+    Attributes:
+        flushing: how many callers wait for everything to be sent.
+        unreported: failed batches that no `flush` has told of yet.
+        delivered: records that were delivered since `take_delivered`.
+    """
+
+    def __init__(
+        self, config: ProducerConfig, cluster: Cluster, accumulator: Accumulator, clock: Clock
+    ) -> None:
+        self.flushing = 0
+        self.unreported: list[Batch] = []
+        self.delivered = 0
+        self._config = config
+        self._cluster = cluster
+        self._accumulator = accumulator
+        self._clock = clock
+        self._identity = None if config.is_idempotent else NO_IDENTITY
+        self._asking_identity = False
+        self._next_identity_ms = 0.0
+        self._done: list[Batch] = []
+        self._outcomes = threading.Lock()
+
+    # -- time
+
+    def step(self) -> float | None:
+        """Do what is due; returns when to look again, on the monotonic clock, or None."""
+        now = self._clock.monotonic_ms()
+        accumulator = self._accumulator
+        if not accumulator.incomplete and not accumulator.unknown_topics():
+            return None
+        if self._cluster.unreachable is not None:
+            self._fail_everything(self._cluster.unreachable)
+            self._cluster.try_again()
+            return None
+        due = [self._resolve_topics(now), self._expire(now)]
+        if self._identity is None:
+            self._ask_identity(now)
+            if self._identity is None:
+                due.append(self._next_identity_ms if not self._asking_identity else None)
+                return _earliest(due)
+        due.append(self._send_ready(now))
+        return _earliest(due)
+
+    def has_work(self) -> bool:
+        """Tell whether any record has no outcome yet."""
+        return bool(self._accumulator.incomplete) or bool(self._accumulator.unknown_topics())
+
+    def _resolve_topics(self, now: float) -> float | None:
+        """Append the records whose topic has become known; fail those whose never will."""
+        due = []
+        for topic in self._accumulator.unknown_topics():
+            self._cluster.want([topic.name])
+            info = self._cluster.topics[topic.name]
+            if info.leaders:
+                for delivery, error in self._accumulator.assign(topic, len(info.leaders)):
+                    self._finish(self._accumulator.refuse(delivery), FAILED, error)
+            elif info.error != codes.NONE:
+                problem = self._topic_problem(topic.name, now)
+                if problem is not None:
+                    self._finish(self._accumulator.give_up(topic), FAILED, problem)
+                due.append(info.error_since_ms + UNKNOWN_TOPIC_MS)
+            elif topic.room.created_ms + self._config.delivery_timeout_ms <= now:
+                late = self._late(topic.room, now)
+                self._finish(self._accumulator.give_up(topic), FAILED, late)
+            due.append(topic.room.created_ms + self._config.delivery_timeout_ms)
+        for name, known in self._accumulator.topics.items():
+            grown = self._cluster.topics.get(name)
+            if grown is not None and len(grown.leaders) > len(known.queues) > 0:
+                self._accumulator.assign(known, len(grown.leaders))
+        return _earliest(due)
+
+    def _topic_problem(self, name: str, now: float) -> KafkaError | None:
+        info = self._cluster.topics[name]
+        error = broker_error(info.error, f"topic {name!r} cannot be written to")
+        if error.retriable and now - info.error_since_ms < UNKNOWN_TOPIC_MS:
+            return None
+        if info.error != codes.UNKNOWN_TOPIC_OR_PARTITION:
+            return error
+        return broker_error(
+            info.error,
+            f"there is no topic {name!r}, and the broker does not create it by itself",
+            "The record was NOT stored.",
+            (
+                f"Create it:             ottla topics create {name}",
+                "Or let the broker do:  auto.create.topics.enable=true",
+            ),
+        )
+
+    def _expire(self, now: float) -> float | None:
+        """Fail what has waited for longer than the user allows."""
+        timeout = self._config.delivery_timeout_ms
+        due: float | None = None
+        for batch in list(self._accumulator.incomplete):
+            if batch.created_ms + timeout > now:
+                due = batch.created_ms + timeout
+                break
+            self._give_up(batch, now)
+        return due
+
+    def _give_up(self, batch: Batch, now: float) -> None:
+        queue = self._queue_of(batch)
+        if batch.attempts == 0:
+            self._forget(queue, batch)
+            self._finish(batch, FAILED, self._late(batch, now))
+            return
+        sent = [*queue.in_flight, *queue.retries]
+        for each in [each for each in sent if each.created_ms >= batch.created_ms]:
+            self._forget(queue, each)
+            self._finish(each, FAILED, self._unknown(each))
+        self._renew_identity()
+
+    def _late(self, batch: Batch, now: float) -> KafkaError:
+        seconds = (now - batch.created_ms) / 1000
+        node = self._cluster.leader_of(batch.topic, batch.partition)
+        failures = [each.failure for each in self._cluster.all_nodes() if each.failure is not None]
+        cause = node.failure if node is not None and node.failure is not None else None
+        cause = cause or (failures[-1] if failures else None)
+        reason = f": {cause.what}" if cause is not None else ""
+        error = Timeout(
+            f"a record to {batch.topic!r} could not be sent for {seconds:.1f} s{reason}",
+            "It was NOT stored.",
+            ("Check the broker, or allow more time with delivery_timeout_ms.",),
+        )
+        error.__cause__ = cause
+        return error
+
+    def _unknown(self, batch: Batch) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"a record to {batch.topic!r} was sent {batch.attempts} times and never confirmed",
+            "It may or may not be stored.",
+            ("Read the topic to find out before it is sent again.",),
+        )
+
+    def _queue_of(self, batch: Batch) -> PartitionQueue:
+        queue: PartitionQueue = self._accumulator.topics[batch.topic].queues[batch.partition]
+        return queue
+
+    def _forget(self, queue: PartitionQueue, batch: Batch) -> None:
+        if queue.open is batch:
+            self._accumulator.close_open(queue)
+        for batches in (queue.closed, queue.retries, queue.in_flight):
+            if batch in batches:
+                batches.remove(batch)
+
+    def _fail_everything(self, error: KafkaError) -> None:
+        for topic in self._accumulator.unknown_topics():
+            self._finish(self._accumulator.give_up(topic), FAILED, error)
+        for batch in list(self._accumulator.incomplete):
+            self._forget(self._queue_of(batch), batch)
+            self._finish(batch, FAILED, self._unknown(batch) if batch.attempts else error)
+
+    # -- the producer id
+
+    def _ask_identity(self, now: float) -> None:
+        if self._asking_identity or now < self._next_identity_ms:
+            return
+        node = self._cluster.connected_node()
+        if node is None:
+            return
+        if node.best_version(InitProducerIdRequest) < 0:
+            self._identity = NO_IDENTITY
+            return
+        self._asking_identity = True
+        request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=60_000)
+        node.send(Call(request, InitProducerIdResponse, self._learn_identity))
+
+    def _learn_identity(
+        self, response: InitProducerIdResponse | None, error: KafkaError | None
+    ) -> None:
+        self._asking_identity = False
+        self._next_identity_ms = self._clock.monotonic_ms() + self._config.retry_backoff_ms
+        if response is None:
+            return
+        if response.error_code == codes.NONE:
+            self._identity = Identity(response.producer_id, response.producer_epoch)
+            return
+        refusal = broker_error(response.error_code, "the broker gave no producer id")
+        if not refusal.retriable:
+            self._fail_everything(refusal)
+
+    def _renew_identity(self) -> None:
+        if self._config.is_idempotent:
+            self._identity = None
+
+    # -- sending
+
+    def _send_ready(self, now: float) -> float | None:
+        due: list[float | None] = []
+        ready: dict[Node, list[PartitionQueue]] = {}
+        for topic in list(self._accumulator.topics.values()):
+            self._cluster.want([topic.name])
+            for queue in topic.queues:
+                if queue.open is None and not queue.closed and not queue.retries:
+                    continue
+                waits = self._waits_until(queue, now)
+                if waits > now:
+                    due.append(waits)
+                    continue
+                node = self._leader(topic, queue)
+                if node is not None and node.is_ready():
+                    ready.setdefault(node, []).append(queue)
+        for node, queues in ready.items():
+            self._send_to(node, queues, now)
+        return _earliest(due)
+
+    def _waits_until(self, queue: PartitionQueue, now: float) -> float:
+        if queue.retries:
+            return queue.retries[0].next_try_ms
+        if queue.closed or self.flushing or not self._accumulator.has_room:
+            return now
+        return now if queue.open is None else queue.open.created_ms + self._config.linger_ms
+
+    def _leader(self, topic: TopicQueue, queue: PartitionQueue) -> Node | None:
+        node = self._cluster.leader_of(topic.name, queue.partition)
+        problem = self._cluster.problem_of(node)
+        if node is None:
+            self._cluster.refresh()
+            info = self._cluster.topics[topic.name]
+            if info.error == codes.NONE or not info.leaders:
+                return None
+            problem_of_topic = self._topic_problem(topic.name, self._clock.monotonic_ms())
+            if problem_of_topic is not None:
+                self._fail_queue(queue, problem_of_topic)
+        elif problem is not None:
+            self._fail_queue(queue, problem)
+            node = None
+        return node
+
+    def _fail_queue(self, queue: PartitionQueue, error: KafkaError) -> None:
+        self._accumulator.close_open(queue)
+        for batch in [*queue.retries, *queue.closed]:
+            self._forget(queue, batch)
+            self._finish(batch, FAILED, self._unknown(batch) if batch.attempts else error)
+
+    def _send_to(self, node: Node, queues: list[PartitionQueue], now: float) -> None:
+        in_flight_max = self._config.max_in_flight_requests_per_connection
+        while node.in_flight < in_flight_max and node.is_ready():
+            batches, size = [], 0
+            for queue in queues:
+                batch = self._next_batch(queue, now, self._config.max_request_size - size)
+                if batch is not None:
+                    batches.append(batch)
+                    size += len(batch.data)
+            if not batches:
+                return
+            self._send(node, batches)
+
+    def _next_batch(self, queue: PartitionQueue, now: float, room: int) -> Batch | None:
+        """Take the next batch of a partition, where it is its turn and it fits."""
+        if queue.retries:
+            if queue.retries[0].next_try_ms > now or len(queue.retries[0].data) > room:
+                return None
+            batch = queue.retries.popleft()
+            if batch.base_sequence < 0 and not self._stamp_again(queue, batch):
+                queue.retries.appendleft(batch)
+                return None
+            return batch
+        if self._identity is None:
+            return None
+        if queue.identity is not self._identity:
+            if queue.in_flight:
+                return None
+            queue.identity = self._identity
+            queue.next_sequence = 0
+        if not queue.closed:
+            if queue.open is None or self._waits_until(queue, now) > now:
+                return None
+            self._accumulator.close_open(queue)
+        if not queue.closed or queue.closed[0].builder.size > room:
+            return None
+        return self._build(queue, queue.closed.popleft())
+
+    def _build(self, queue: PartitionQueue, batch: Batch) -> Batch:
+        identity: Identity = queue.identity
+        config = self._config
+        if identity.producer_id >= 0:
+            batch.identity = identity
+            batch.base_sequence = queue.next_sequence
+            queue.next_sequence = (queue.next_sequence + batch.count) & 0x7FFFFFFF
+        batch.data = batch.builder.build(
+            config.codec,
+            config.compression_level,
+            identity.producer_id,
+            identity.producer_epoch,
+            batch.base_sequence,
+        )
+        return batch
+
+    def _stamp_again(self, queue: PartitionQueue, batch: Batch) -> bool:
+        """Give a batch that is known not to be stored the next sequences of a new identity."""
+        if self._identity is None or queue.in_flight:
+            return False
+        if queue.identity is not self._identity:
+            queue.identity = self._identity
+            queue.next_sequence = 0
+        self._build(queue, batch)
+        return True
+
+    def _send(self, node: Node, batches: list[Batch]) -> None:
+        version_max = 0x7FFF
+        topics: dict[str, ProduceRequest.TopicProduceData] = {}
+        for batch in batches:
+            topic = topics.get(batch.topic)
+            if topic is None:
+                topic_id = self._cluster.topics[batch.topic].topic_id
+                if topic_id == ZERO_UUID:
+                    version_max = _TOPIC_ID_VERSION - 1
+                topic = ProduceRequest.TopicProduceData(name=batch.topic, topic_id=topic_id)
+                topics[batch.topic] = topic
+            topic.partition_data.append(
+                ProduceRequest.PartitionProduceData(index=batch.partition, records=batch.data)
+            )
+            batch.state = SENT
+            batch.attempts += 1
+            batch.times.peer = node.peer
+            batch.times.connected = node.connected_ns
+            self._queue_of(batch).in_flight.append(batch)
+        acks = self._config.required_acks
+        request = ProduceRequest(
+            acks=acks,
+            timeout_ms=int(self._config.request_timeout_ms),
+            topic_data=list(topics.values()),
+        )
+        call = Call(
+            request,
+            ProduceResponse,
+            lambda response, error: self._answered(call, batches, response, error),
+            expects_response=acks != 0,
+            traced=self._config.trace,
+        )
+        node.send(call, version_max)
+        for batch in batches:
+            batch.times.sent = call.sent_ns
+
+    # -- answers
+
+    def _answered(
+        self,
+        call: Call,
+        batches: list[Batch],
+        response: ProduceResponse | None,
+        error: KafkaError | None,
+    ) -> None:
+        for batch in batches:
+            batch.times.answered = call.answered_ns
+            batch.times.broker_events = call.broker_events
+            in_flight = self._queue_of(batch).in_flight
+            if batch in in_flight:
+                in_flight.remove(batch)
+        if error is not None:
+            self._cluster.refresh()
+            self._retry_all(batches, error)
+        elif response is None:
+            for batch in batches:
+                self._finish(batch, STORED)
+        else:
+            self._judge(batches, response)
+
+    def _judge(self, batches: list[Batch], response: ProduceResponse) -> None:
+        waiting = {(batch.topic, batch.partition): batch for batch in batches}
+        names = {info.topic_id: info.name for info in self._cluster.topics.values()}
+        failed = []
+        for topic in response.responses:
+            name = topic.name or names.get(topic.topic_id, "")
+            for partition in topic.partition_responses:
+                batch = waiting.pop((name, partition.index), None)
+                if batch is None or batch.is_done:
+                    continue
+                if partition.error_code in (codes.NONE, codes.DUPLICATE_SEQUENCE_NUMBER):
+                    batch.base_offset = partition.base_offset
+                    batch.append_time_ms = partition.log_append_time_ms
+                    self._finish(batch, STORED)
+                else:
+                    failed.append((batch, partition))
+        for batch, partition in failed:
+            self._refused(batch, partition)
+        if waiting:
+            missing = KafkaError("the broker's answer says nothing about the record's partition")
+            self._retry_all(waiting.values(), missing)
+
+    def _refused(self, batch: Batch, partition: ProduceResponse.PartitionProduceResponse) -> None:
+        what = f"the broker refused a record to {batch.topic!r}, partition {batch.partition}"
+        if partition.error_message:
+            what += f": {partition.error_message}"
+        error = broker_error(partition.error_code, what, "It was NOT stored.")
+        if error.refresh_metadata:
+            self._cluster.refresh()
+        if error.code in _RESEQUENCE and self._config.is_idempotent:
+            batch.base_sequence = -1
+            self._renew_identity()
+            self._retry_all([batch], error)
+        elif error.retriable:
+            self._retry_all([batch], error)
+        else:
+            if batch.base_sequence >= 0:
+                self._renew_identity()
+            self._finish(batch, FAILED, error)
+
+    def _retry_all(self, batches: Iterable[Batch], error: KafkaError) -> None:
+        """Have batches sent again, in front of everything newer and in the order of their age."""
+        now = self._clock.monotonic_ms()
+        for batch in batches:
+            if batch.is_done:
+                continue
+            if self._config.required_acks == 0:
+                self._finish(batch, FAILED, self._unknown(batch))
+                continue
+            if not self._config.is_idempotent and not isinstance(error, BrokerError):
+                _LOG.warning("records to %s may be stored twice: %s", batch.topic, error.what)
+            queue = self._queue_of(batch)
+            batch.next_try_ms = now + self._config.retry_backoff_ms
+            retries = [*queue.retries, batch]
+            retries.sort(key=lambda each: each.created_ms)
+            queue.retries.clear()
+            queue.retries.extend(retries)
+
+    def _finish(self, batch: Batch, state: int, error: KafkaError | None = None) -> None:
+        """Settle the outcome of a batch."""
+        batch.times.ended = self._clock.monotonic_ns()
+        with self._outcomes:
+            batch.error = error
+            batch.state = state
+            if state == STORED:
+                self.delivered += batch.count
+            elif not batch.watched:
+                self.unreported.append(batch)
+        self._accumulator.complete(batch)
+        for callback, delivery in batch.take_callbacks():
+            try:
+                callback(delivery)
+            except Exception:
+                _LOG.exception("a delivery callback failed")
+
+    def abandon(self, error: KafkaError) -> None:
+        """Fail everything that is left: nothing will be sent any more."""
+        self._fail_everything(error)
+
+    # -- for flush
+
+    def watch(self) -> tuple[list[Batch], list[Batch]]:
+        """Begin a flush: returns the batches that it waits for, and those that failed before."""
+        with self._outcomes:
+            waiting = list(self._accumulator.incomplete)
+            for batch in waiting:
+                batch.watched += 1
+            failed, self.unreported = self.unreported, []
+        return waiting, failed
+
+    def unwatch(self, batches: list[Batch]) -> None:
+        """End a flush."""
+        with self._outcomes:
+            for batch in batches:
+                batch.watched -= 1
+
+    def take_delivered(self) -> int:
+        """Return how many records were delivered since this was last called."""
+        with self._outcomes:
+            delivered, self.delivered = self.delivered, 0
+        return delivered
+
+
+def _earliest(times: Iterable[float | None]) -> float | None:
+    known = [each for each in times if each is not None]
+    return min(known) if known else None

@@ -1,0 +1,399 @@
+"""Kafka's protocol over TCP: sockets that do not block, driven by one thread at a time.
+
+A name is resolved in a short thread of its own, because nothing else bounds how long that takes;
+then every address of the name is tried side by side, and the first that answers is used. Where
+none does, the error says what happened at each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import selectors
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ottla.client.network import Call, Listener
+from ottla.errors import BrokerUnavailable, DecodeError, KafkaError, NotKafka
+from ottla.protocol.codec import decode_from, encode_to
+from ottla.protocol.messages.api_18_api_versions import ApiVersionsResponse
+from ottla.wire.cursor import Reader, Writer
+from ottla.wire.framing import FrameBuffer, FrameError
+
+if TYPE_CHECKING:
+    from ottla.clock import Clock
+    from ottla.wire import Buffer
+
+TRACE_TAG = 0x6F74
+"""The tagged field by which a request asks for the broker's events, and a response brings them."""
+
+FRAME_BYTES_MAX = 300 * 1024 * 1024
+"""The largest response. What HTTP and TLS say first would be the size of a larger one."""
+
+_SIZE = struct.Struct(">i")
+_HEAD = struct.Struct(">hhi")
+_BUFFERS_MAX = 512
+_IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN)
+_LITERALS = ("localhost", "")
+
+
+class _Ready(Protocol):
+    """What the selector knows."""
+
+    def ready(self, events: int) -> None:
+        """Go on: the socket can be read or written."""
+        ...
+
+
+class TcpNetwork:
+    """Opens connections, and moves bytes when it is polled.
+
+    Args:
+        bootstrap: (host, port) of one broker or several.
+        client_id: what to be called in the broker's log.
+        clock: where time comes from.
+    """
+
+    def __init__(self, bootstrap: list[tuple[str, int]], client_id: str, clock: Clock) -> None:
+        self.bootstrap = bootstrap
+        self.address = ",".join(f"{host}:{port}" for host, port in bootstrap)
+        self.client_id = client_id.encode()
+        self.clock = clock
+        self._selector = selectors.DefaultSelector()
+        self._posted: deque[Callable[[], None]] = deque()
+        self._inbox, self._bell = socket.socketpair()
+        self._inbox.setblocking(False)
+        self._bell.setblocking(False)
+        self._selector.register(self._inbox, selectors.EVENT_READ, self)
+
+    def connect(self, host: str, port: int, listener: Listener) -> Callable[[], None]:
+        return _Dial(self, host, port, listener).give_up
+
+    def poll(self, timeout_s: float) -> None:
+        for key, events in self._selector.select(max(timeout_s, 0)):
+            key.data.ready(events)
+        while self._posted:
+            self._posted.popleft()()
+
+    def ready(self, events: int) -> None:
+        """Somebody rang."""
+        with contextlib.suppress(BlockingIOError):
+            while len(self._inbox.recv(512)) == 512:
+                pass
+
+    def wake(self) -> None:
+        with contextlib.suppress(OSError):
+            self._bell.send(b"\0")
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Have something done in the thread that polls."""
+        self._posted.append(action)
+        self.wake()
+
+    def watch(self, sock: socket.socket, events: int, what: _Ready) -> None:
+        """Tell `what` when a socket can be read or written."""
+        try:
+            self._selector.modify(sock, events, what)
+        except KeyError:
+            self._selector.register(sock, events, what)
+
+    def forget(self, sock: socket.socket) -> None:
+        """Close a socket."""
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(sock)
+        sock.close()
+
+    def close(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]  # only sockets are registered
+        self._bell.close()
+        self._selector.close()
+
+
+class _Dial:
+    """One attempt to connect, to all addresses of a name."""
+
+    def __init__(self, network: TcpNetwork, host: str, port: int, listener: Listener) -> None:
+        self._network = network
+        self._host = host
+        self._port = port
+        self._listener = listener
+        self._over = False
+        self._attempts: list[_Attempt] = []
+        self._failures: list[str] = []
+        if host in _LITERALS or host.replace(".", "").isdigit() or ":" in host:
+            found = self._resolve()
+            network.post(lambda: self._resolved(*found))
+        else:
+            thread = threading.Thread(target=self._resolve_aside, name="ottla-resolve", daemon=True)
+            thread.start()
+
+    def _resolve(self) -> tuple[list[tuple[int, Any]], OSError | None]:
+        try:
+            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            return [], error if isinstance(error, OSError) else OSError(str(error))
+        return list(dict.fromkeys((family, address) for family, _, _, _, address in found)), None
+
+    def _resolve_aside(self) -> None:
+        found = self._resolve()
+        self._network.post(lambda: self._resolved(*found))
+
+    def _resolved(self, addresses: list[tuple[int, Any]], error: OSError | None) -> None:
+        if self._over:
+            return
+        if error is not None:
+            self._over = True
+            self._listener.refused(
+                BrokerUnavailable(
+                    f"the name {self._host} does not resolve: {error.strerror or error}",
+                    address=f"{self._host}:{self._port}",
+                    stage="resolve",
+                )
+            )
+            return
+        for family, address in addresses:
+            if not self._over:
+                self._attempts.append(_Attempt(self, self._network, family, address))
+        self._maybe_refused()
+
+    def succeeded(self, attempt: _Attempt, sock: socket.socket) -> None:
+        """One of the addresses answered: it is used, the others are given up."""
+        self._attempts.remove(attempt)
+        self.give_up()
+        name, at = f"{self._host}:{self._port}", attempt.address
+        peer = name if at == self._host else f"{name} ({at})"
+        channel = TcpChannel(self._network, sock, peer, self._listener)
+        self._listener.connected(channel)
+
+    def failed(self, attempt: _Attempt, error: int) -> None:
+        """One of the addresses did not answer."""
+        reason = "refused" if error == errno.ECONNREFUSED else os.strerror(error).lower()
+        self._failures.append(f"{reason} on {attempt.address}")
+        if attempt in self._attempts:
+            self._attempts.remove(attempt)
+            self._maybe_refused()
+
+    def _maybe_refused(self) -> None:
+        if self._attempts or self._over:
+            return
+        self._over = True
+        refused = [text[11:] for text in self._failures if text.startswith("refused on ")]
+        others = [text for text in self._failures if not text.startswith("refused on ")]
+        texts = ([f"refused on {' and '.join(refused)}"] if refused else []) + others
+        name = f"{self._host}:{self._port}"
+        what = f"nothing is listening on {name}" if refused else f"{name} cannot be reached"
+        self._listener.refused(
+            BrokerUnavailable(f"{what} ({'; '.join(texts)})", address=name, stage="connect")
+        )
+
+    def give_up(self) -> None:
+        """Stop trying."""
+        self._over = True
+        for attempt in self._attempts:
+            attempt.close()
+        self._attempts.clear()
+
+
+class _Attempt:
+    """One address of a name."""
+
+    def __init__(self, dial: _Dial, network: TcpNetwork, family: int, address: Any) -> None:
+        self.address = str(address[0])
+        self._dial = dial
+        self._network = network
+        self._sock = socket.socket(family, socket.SOCK_STREAM)
+        self._sock.setblocking(False)
+        error = self._sock.connect_ex(address)
+        if error in _IN_PROGRESS or error == 0:
+            network.watch(self._sock, selectors.EVENT_WRITE, self)
+        else:
+            network.post(lambda: self._failed(error))
+
+    def ready(self, events: int) -> None:
+        """The address answered, or never will."""
+        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self._failed(error)
+        else:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._dial.succeeded(self, self._sock)
+
+    def _failed(self, error: int) -> None:
+        self.close()
+        self._dial.failed(self, error)
+
+    def close(self) -> None:
+        """Give this address up."""
+        self._network.forget(self._sock)
+
+
+class TcpChannel:
+    """A connection that stands."""
+
+    def __init__(
+        self, network: TcpNetwork, sock: socket.socket, peer: str, listener: Listener
+    ) -> None:
+        self.peer = peer
+        self._network = network
+        self._sock = sock
+        self._listener = listener
+        self._frames = FrameBuffer(FRAME_BYTES_MAX, reuse=False)
+        self._waiting: deque[tuple[int, Call]] = deque()
+        self._outbox: list[memoryview] = []
+        self._unsent: deque[Call] = deque()
+        self._correlation_id = 0
+        self._open = True
+        network.watch(sock, selectors.EVENT_READ, self)
+
+    def send(self, call: Call) -> None:
+        writer = Writer()
+        self._write_header(writer, call)
+        encode_to(writer, call.request, call.version)
+        parts: list[Buffer] = [_SIZE.pack(writer.size()), *writer.parts()]
+        call.sent_ns = self._network.clock.monotonic_ns()
+        if call.expects_response:
+            self._waiting.append((self._correlation_id, call))
+        else:
+            self._unsent.append(call)
+        was_idle = not self._outbox
+        self._outbox += [memoryview(part).cast("B") for part in parts]
+        if was_idle:
+            self._flush()
+
+    def _write_header(self, writer: Writer, call: Call) -> None:
+        """Write a request header: v2 where the version is flexible, else v1."""
+        self._correlation_id = (self._correlation_id + 1) & 0x7FFFFFFF
+        writer.raw(_HEAD.pack(call.request.API_KEY, call.version, self._correlation_id))
+        writer.int16(len(self._network.client_id))
+        writer.raw(self._network.client_id)
+        if call.version >= call.request.SCHEMA.flexible:
+            if call.traced:
+                writer.uvarint(1)
+                writer.uvarint(TRACE_TAG)
+                writer.uvarint(0)
+            else:
+                writer.uvarint(0)
+
+    def _flush(self) -> None:
+        try:
+            while self._outbox:
+                sent = self._sock.sendmsg(self._outbox[:_BUFFERS_MAX])
+                self._drop(sent)
+        except BlockingIOError:
+            self._network.watch(self._sock, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
+            return
+        except OSError as error:
+            self._network.post(lambda: self._broken(_lost(self.peer, error.strerror or str(error))))
+            return
+        while self._unsent:
+            self._network.post(_bind(self._listener.left, self._unsent.popleft()))
+
+    def _drop(self, sent: int) -> None:
+        index = 0
+        while index < len(self._outbox) and sent >= len(self._outbox[index]):
+            sent -= len(self._outbox[index])
+            index += 1
+        del self._outbox[:index]
+        if sent:
+            self._outbox[0] = self._outbox[0][sent:]
+
+    def ready(self, events: int) -> None:
+        """Read what has arrived and write what is left."""
+        if events & selectors.EVENT_WRITE:
+            self._network.watch(self._sock, selectors.EVENT_READ, self)
+            self._flush()
+        if not events & selectors.EVENT_READ:
+            return
+        try:
+            room = self._frames.room()
+            size = self._sock.recv_into(room)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._broken(_lost(self.peer, error.strerror or str(error)))
+            return
+        if size == 0:
+            self._broken(_lost(self.peer, "the other side closed it"))
+            return
+        self._frames.received(size)
+        try:
+            while self._open and (frame := self._frames.next_frame()) is not None:
+                self._answer(frame)
+        except FrameError as error:
+            self._broken(not_kafka(self.peer, error.head))
+        except DecodeError as error:
+            self._broken(NotKafka(f"{self.peer} sent a response that cannot be read: {error.what}"))
+
+    def _answer(self, frame: memoryview) -> None:
+        reader = Reader(frame)
+        correlation_id = reader.int32()
+        if not self._waiting or self._waiting[0][0] != correlation_id:
+            raise DecodeError(f"it answers request {correlation_id}, which was not asked")
+        call = self._waiting.popleft()[1]
+        call.answered_ns = self._network.clock.monotonic_ns()
+        version, response_class = call.version, call.response_class
+        if response_class is ApiVersionsResponse:
+            version = _version_of_answer(frame, version)
+        elif version >= response_class.SCHEMA.flexible:
+            _read_tags(reader, call)
+        response = decode_from(response_class, reader, version)
+        reader.finish()
+        self._listener.answered(call, response)
+
+    def _broken(self, error: KafkaError) -> None:
+        if self._open:
+            self.close()
+            self._listener.lost(error)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._network.forget(self._sock)
+
+
+def _bind(function: Callable[[Call], None], call: Call) -> Callable[[], None]:
+    return lambda: function(call)
+
+
+def _version_of_answer(frame: memoryview, version: int) -> int:
+    """Return the version that an ApiVersions response has: an error 35 is always version 0."""
+    unsupported = bytes(frame[4:6]) == b"\x00\x23"
+    return 0 if unsupported else version
+
+
+def _read_tags(reader: Reader, call: Call) -> None:
+    for _ in range(reader.uvarint()):
+        tag, size = reader.uvarint(), reader.uvarint()
+        if tag != TRACE_TAG:
+            reader.skip(size)
+            continue
+        events = Reader(reader.view(size))
+        call.broker_events = []
+        for _ in range(events.uvarint()):
+            name = events.text(max(events.uvarint() - 1, 0))
+            call.broker_events.append((name, events.uvarint()))
+
+
+def _lost(peer: str, reason: str) -> BrokerUnavailable:
+    return BrokerUnavailable(
+        f"the connection to {peer} was lost: {reason}", address=peer, stage="connection"
+    )
+
+
+def not_kafka(peer: str, head: bytes) -> NotKafka:
+    """Make the exception for an answer that is none of Kafka's, after its first bytes."""
+    if head.startswith(b"HTTP"):
+        kind, step = "an HTTP server", "Give the port of the broker, not of its web interface."
+    elif head[:1] in (b"\x15", b"\x16") and head[1:2] == b"\x03":
+        kind, step = "a TLS port", "Give the broker's plain-text port: TLS is not supported yet."
+    elif head.startswith(b"SSH-"):
+        kind, step = "an SSH server", "Give the port of the broker."
+    else:
+        kind, step = f"something else (it begins with {head[:8]!r})", "Give the port of a broker."
+    return NotKafka(f"what answers on {peer} is not Kafka but {kind}", next_steps=(step,))
