@@ -121,7 +121,7 @@ class Driver:
                 self._turn(0.0)
             finally:
                 self._release()
-        if self.parked:
+        if self.parked and self._work.has_work():
             self._wake()
 
     def _turn(self, wait_s: float) -> None:

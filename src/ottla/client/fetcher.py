@@ -1,0 +1,442 @@
+"""Brings the batches of the assigned partitions, and gives out their records lazily.
+
+One fetch at a time is under way to each broker; it asks for the partitions of which no more than
+one answer lies here unread, so that the next answer is on its way while this one is read. An answer
+is kept as it came: its batches are checked and opened one by one when their turn comes.
+
+Kafka: Fetcher, CompletedFetch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ottla.client.lookup import EARLIEST, LATEST, Lookup, TopicPartition, problem_of_topic
+from ottla.client.network import Call
+from ottla.errors import CorruptRecords, KafkaError, broker_error, codes
+from ottla.protocol.message import ZERO_UUID
+from ottla.protocol.messages.api_01_fetch import FetchRequest, FetchResponse
+from ottla.records.batch import (
+    BatchHeader,
+    Record,
+    RecordIterator,
+    check_crc,
+    iterate_headers,
+    iterate_records,
+    read_header,
+    whole_batches_size,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ottla.client.cluster import Cluster
+    from ottla.client.config import ConsumerConfig
+    from ottla.client.node import Node
+    from ottla.clock import Clock
+
+_TOPIC_ID_VERSION = 13
+_ANSWERS_MAX = 2
+_RESETS = {"earliest": EARLIEST, "latest": LATEST}
+_ABORT = 0
+
+
+class _Answer:
+    """One partition's part of a fetch response, and how far it was read."""
+
+    __slots__ = ("aborted", "data", "headers")
+
+    def __init__(
+        self, data: memoryview, aborted: list[FetchResponse.AbortedTransaction] | None
+    ) -> None:
+        self.data = data
+        self.headers: Iterator[BatchHeader] = iterate_headers(data)
+        self.aborted = sorted(
+            ((each.first_offset, each.producer_id) for each in aborted or ()), reverse=True
+        )
+
+
+class PartitionState:
+    """Where reading a partition has come to.
+
+    Attributes:
+        where: the partition.
+        position: offset of the next record that is given out; None until it is known.
+        reset: what the position is to be looked up with: `EARLIEST`, `LATEST` or milliseconds.
+        high_watermark: what the broker said last, -1 before.
+    """
+
+    def __init__(self, where: TopicPartition) -> None:
+        self.where = where
+        self.position: int | None = None
+        self.reset: int | None = None
+        self.high_watermark = -1
+        self.generation = 0
+        self._fetch_offset = 0
+        self._answers: deque[_Answer] = deque()
+        self._records: RecordIterator | None = None
+        self._header: BatchHeader | None = None
+        self._aborting: set[int] = set()
+
+    @property
+    def fetch_offset(self) -> int:
+        """The offset that the next fetch begins at."""
+        return self._fetch_offset
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether another answer is to be fetched."""
+        return self.position is not None and len(self._answers) < _ANSWERS_MAX
+
+    @property
+    def has_records(self) -> bool:
+        """Whether there is something to be read."""
+        return self._records is not None or bool(self._answers)
+
+    def seek(self, position: int) -> None:
+        """Go on at an offset; what lies here unread is let go."""
+        self.generation += 1
+        self.position = self._fetch_offset = position
+        self.reset = None
+        self._forget()
+
+    def seek_by(self, reset: int) -> None:
+        """Go on where a lookup says."""
+        self.generation += 1
+        self.position = None
+        self.reset = reset
+        self._forget()
+
+    def _forget(self) -> None:
+        self._answers.clear()
+        self._records = self._header = None
+        self._aborting.clear()
+
+    def add(self, part: FetchResponse.PartitionData) -> None:
+        """Take an answer."""
+        self.high_watermark = part.high_watermark
+        records = part.records
+        if records is None or not len(records):
+            return
+        data = memoryview(records)
+        data = data[: whole_batches_size(data)]
+        last: BatchHeader | None = None
+        for last in iterate_headers(data):
+            pass
+        if last is not None:
+            self._fetch_offset = last.last_offset + 1
+            self._answers.append(_Answer(data, part.aborted_transactions))
+
+    def take(self, records: list[Record], count: int, *, committed_only: bool) -> None:
+        """Append records to a list, `count` at most, and move the position behind them.
+
+        Raises:
+            CorruptRecords: a batch is damaged; the position is that of the batch.
+        """
+        while count > 0 and (self._records is not None or self._open_next(committed_only)):
+            reader, header = self._records, self._header
+            assert reader is not None and header is not None and self.position is not None
+            taken = reader.take(records, count, self.position)
+            if taken == count:
+                self.position = records[-1].offset + 1
+                return
+            count -= taken
+            self.position = header.last_offset + 1
+            self._records = self._header = None
+
+    def _open_next(self, committed_only: bool) -> bool:
+        """Open the next batch that holds records to be given out; False where there is none."""
+        while self._answers:
+            answer = self._answers[0]
+            for header in answer.headers:
+                if self.position is not None and header.last_offset < self.position:
+                    continue
+                if self._is_open(answer, header, committed_only):
+                    return True
+                self.position = header.last_offset + 1
+            self._answers.popleft()
+        return False
+
+    def _is_open(self, answer: _Answer, header: BatchHeader, committed_only: bool) -> bool:
+        topic, partition = self.where
+        batch = answer.data[header.position : header.position + header.size]
+        try:
+            own = read_header(batch)
+            check_crc(batch, own)
+            if committed_only and self._is_aborted(answer, header, batch):
+                return False
+            if header.is_control:
+                return False
+            self._records = iterate_records(batch, own, topic, partition)
+        except CorruptRecords as error:
+            raise CorruptRecords(
+                f"{topic}/{partition}: the batch at offset {header.base_offset} is damaged: "
+                f"{error.what}",
+                f"Its records, up to offset {header.last_offset}, cannot be read.",
+                (
+                    f"Go on behind it:  consumer.seek({topic!r}, {partition}, "
+                    f"{header.last_offset + 1})",
+                ),
+            ) from error
+        self._header = header
+        return True
+
+    def _is_aborted(self, answer: _Answer, header: BatchHeader, batch: memoryview) -> bool:
+        """Keep track of aborted transactions. Kafka: CompletedFetch.isBatchAborted."""
+        while answer.aborted and answer.aborted[-1][0] <= header.last_offset:
+            self._aborting.add(answer.aborted.pop()[1])
+        if header.is_control:
+            for marker in iterate_records(batch, read_header(batch)):
+                if int.from_bytes((marker.key or b"")[2:4], "big") == _ABORT:
+                    self._aborting.discard(header.producer_id)
+            return True
+        return header.is_transactional and header.producer_id in self._aborting
+
+
+class Fetcher:
+    """Fetches for the assigned partitions.
+
+    Attributes:
+        partitions: the assigned partitions.
+        error: what the user must be told, or None; it is taken with `take_error`.
+    """
+
+    def __init__(self, config: ConsumerConfig, cluster: Cluster, clock: Clock) -> None:
+        self.partitions: dict[TopicPartition, PartitionState] = {}
+        self.error: KafkaError | None = None
+        self.lookups: list[Lookup] = []
+        self._config = config
+        self._cluster = cluster
+        self._clock = clock
+        self._committed_only = config.isolation_level == "read_committed"
+        self._resets: Lookup | None = None
+        self._resetting: dict[TopicPartition, int] = {}
+        self._fetching: set[Node] = set()
+        self._not_before_ms: dict[TopicPartition, float] = {}
+        self._turn: deque[PartitionState] = deque()
+
+    @property
+    def isolation_level(self) -> int:
+        """0 for read_uncommitted, 1 for read_committed."""
+        return int(self._committed_only)
+
+    def assign(self, partitions: list[TopicPartition], reset: int | None) -> None:
+        """Read exactly these partitions; new ones begin where a lookup with `reset` says."""
+        kept = {}
+        for where in partitions:
+            state = self.partitions.get(where)
+            if state is None:
+                state = PartitionState(where)
+                if reset is not None:
+                    state.seek_by(reset)
+            kept[where] = state
+        self.partitions = kept
+        self._turn = deque(kept.values())
+
+    def take_error(self) -> KafkaError | None:
+        """Return what the user must be told, once."""
+        error, self.error = self.error, None
+        return error
+
+    @property
+    def has_records(self) -> bool:
+        """Whether there is something to be read."""
+        return any(state.has_records for state in self.partitions.values())
+
+    def take(self, count: int) -> list[Record]:
+        """Give out records, `count` at most, one partition after the other.
+
+        Raises:
+            CorruptRecords: a batch is damaged, and nothing comes before it.
+        """
+        records: list[Record] = []
+        for _ in range(len(self._turn)):
+            state = self._turn[0]
+            try:
+                state.take(records, count - len(records), committed_only=self._committed_only)
+            except CorruptRecords:
+                if not records:
+                    raise
+                return records
+            if len(records) >= count:
+                return records
+            self._turn.rotate(-1)
+        return records
+
+    # -- time
+
+    def step(self) -> float | None:
+        """Do what is due; returns when to look again, on the monotonic clock, or None."""
+        now = self._clock.monotonic_ms()
+        due = [lookup.step(now) for lookup in self.lookups if not lookup.is_done]
+        due.append(self._step_resets(now))
+        due.append(self._step_fetches(now))
+        known = [each for each in due if each is not None]
+        return min(known) if known else None
+
+    def _step_resets(self, now: float) -> float | None:
+        lookup = self._resets
+        if lookup is None:
+            wanted = {
+                where: state.reset
+                for where, state in self.partitions.items()
+                if state.position is None and state.reset is not None
+            }
+            if not wanted:
+                return None
+            self._resetting = {where: self.partitions[where].generation for where in wanted}
+            lookup = self._resets = Lookup(
+                self._cluster,
+                self._clock,
+                wanted,
+                self.isolation_level,
+                self._config.retry_backoff_ms,
+            )
+        due = lookup.step(now)
+        if lookup.is_done:
+            self._end_resets(lookup)
+        return due
+
+    def _end_resets(self, lookup: Lookup) -> None:
+        self._resets = None
+        if lookup.error is not None:
+            self.error = lookup.error
+            return
+        for where, offset in lookup.found.items():
+            state = self.partitions.get(where)
+            if state is None or state.generation != self._resetting[where]:
+                continue
+            if offset < 0:
+                state.seek_by(LATEST)
+            else:
+                state.seek(offset)
+
+    def _step_fetches(self, now: float) -> float | None:
+        due: float | None = None
+        by_node: dict[Node, list[PartitionState]] = {}
+        for where, state in self.partitions.items():
+            if not state.wants_more:
+                continue
+            not_before = self._not_before_ms.get(where, 0.0)
+            if not_before > now:
+                due = not_before if due is None else min(due, not_before)
+                continue
+            node = self._cluster.leader_of(*where)
+            problem = self._cluster.problem_of(node) or problem_of_topic(
+                self._cluster, self._clock, where
+            )
+            if problem is not None:
+                self.error = problem
+            elif node is None:
+                self._cluster.want([where.topic])
+                self._cluster.refresh()
+            elif node not in self._fetching and node.is_ready():
+                by_node.setdefault(node, []).append(state)
+        for node, states in by_node.items():
+            self._fetch(node, states)
+        return due
+
+    def _fetch(self, node: Node, states: list[PartitionState]) -> None:
+        config = self._config
+        version_max = 0x7FFF
+        topics: dict[str, FetchRequest.FetchTopic] = {}
+        asked = {}
+        # Partitions with something unread are no reason to wait for more.
+        waits = not any(state.has_records for state in self.partitions.values())
+        for state in states:
+            topic, partition = state.where
+            info = self._cluster.topics[topic]
+            if info.topic_id == ZERO_UUID:
+                version_max = _TOPIC_ID_VERSION - 1
+            wanted = topics.setdefault(
+                topic, FetchRequest.FetchTopic(topic=topic, topic_id=info.topic_id)
+            )
+            wanted.partitions.append(
+                FetchRequest.FetchPartition(
+                    partition=partition,
+                    current_leader_epoch=info.leader_epochs[partition],
+                    fetch_offset=state.fetch_offset,
+                    partition_max_bytes=config.max_partition_fetch_bytes,
+                )
+            )
+            asked[state.where] = (state, state.generation)
+        request = FetchRequest(
+            max_wait_ms=int(config.fetch_max_wait_ms) if waits else 0,
+            min_bytes=config.fetch_min_bytes,
+            max_bytes=config.fetch_max_bytes,
+            isolation_level=self.isolation_level,
+            topics=list(topics.values()),
+        )
+        self._fetching.add(node)
+        node.send(
+            Call(
+                request,
+                FetchResponse,
+                lambda response, error: self._answered(node, asked, response, error),
+            ),
+            version_max,
+        )
+
+    # -- answers
+
+    def _answered(
+        self,
+        node: Node,
+        asked: dict[TopicPartition, tuple[PartitionState, int]],
+        response: FetchResponse | None,
+        error: KafkaError | None,
+    ) -> None:
+        self._fetching.discard(node)
+        if response is None:
+            self._cluster.refresh()
+            if error is not None and not isinstance(error, ConnectionError):
+                self.error = error
+            return
+        names = {info.topic_id: info.name for info in self._cluster.topics.values()}
+        for topic in response.responses:
+            name = topic.topic or names.get(topic.topic_id, "")
+            for part in topic.partitions:
+                where = TopicPartition(name, part.partition_index)
+                state, generation = asked.get(where, (None, 0))
+                if state is None or state.generation != generation:
+                    continue
+                if part.error_code == codes.NONE:
+                    self._add(state, part)
+                else:
+                    self._refused(state, part.error_code)
+
+    def _add(self, state: PartitionState, part: FetchResponse.PartitionData) -> None:
+        try:
+            state.add(part)
+        except CorruptRecords as error:
+            topic, partition = state.where
+            self.error = CorruptRecords(
+                f"{topic}/{partition}: the answer to a fetch at offset {state.fetch_offset} is "
+                f"damaged: {error.what}"
+            )
+
+    def _refused(self, state: PartitionState, code: int) -> None:
+        topic, partition = state.where
+        if code == codes.OFFSET_OUT_OF_RANGE:
+            reset = _RESETS.get(self._config.auto_offset_reset)
+            if reset is not None:
+                state.seek_by(reset)
+                return
+            self.error = broker_error(
+                code,
+                f"{topic}/{partition} has no offset {state.fetch_offset}",
+                "Nothing was skipped: the position stays where it is.",
+                (
+                    "Seek to where reading shall go on, or set auto_offset_reset to "
+                    "'earliest' or 'latest'.",
+                ),
+            )
+            return
+        error = broker_error(code, f"{topic}/{partition} cannot be read")
+        if error.retriable:
+            self._cluster.refresh()
+            backoff = self._config.retry_backoff_ms
+            self._not_before_ms[state.where] = self._clock.monotonic_ms() + backoff
+        else:
+            self.error = error
