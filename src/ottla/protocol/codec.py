@@ -212,6 +212,7 @@ class Step:
 
     @cython.cfunc
     def new_default(self) -> object:
+        """Return the default; structures and arrays are made anew."""
         return self.default if self.makes_default is None else self.makes_default()
 
 
@@ -549,6 +550,8 @@ def _encode_sized(
         else:
             writer.int32(-1)
         return None
+    if not isinstance(data, bytes):
+        data = memoryview(data).cast("B")
     size: cython.Py_ssize_t = len(data)
     if flexible:
         writer.uvarint(size + 1)

@@ -47,6 +47,7 @@ _LZ4_FRAMES = (
 """Largest block and frame header: magic, independent blocks without checksums, header checksum."""
 _LZ4_PLAIN_BLOCK = 0x80000000
 _LZ4_END = b"\x00\x00\x00\x00"
+_GZIP_PIECE_BYTES = 4096
 _GUESS_RATIO = 8
 _GUESS_BYTES_MIN = 16 * 1024
 
@@ -93,22 +94,37 @@ def _gzip(data: Buffer, level: int | None) -> bytes:
 
 
 def _gunzip(data: Buffer, inflated_bytes_max: int) -> Buffer:
-    members = []
-    room = inflated_bytes_max
-    rest: Buffer = data
-    while len(rest):
+    inflate = zlib.decompressobj(wbits=31)
+    first = inflate.decompress(data, inflated_bytes_max + 1)
+    if len(first) > inflated_bytes_max:
+        raise _too_large(GZIP, inflated_bytes_max)
+    if not inflate.eof:
+        raise DecodeError("truncated gzip data")
+    if not inflate.unused_data:
+        return first
+    return _gunzip_members(first, inflate.unused_data, inflated_bytes_max)
+
+
+def _gunzip_members(first: bytes, rest: bytes, inflated_bytes_max: int) -> bytes:
+    """Inflate what stands behind the first member.
+
+    The input is fed in pieces: what is behind a member's end is copied, and with the whole rest
+    copied for each of many small members that would be quadratic.
+    """
+    view = memoryview(rest)
+    inflated = bytearray(first)
+    position = 0
+    while position < len(view):
         inflate = zlib.decompressobj(wbits=31)
-        member = inflate.decompress(rest, room + 1)
-        if len(member) > room:
-            raise _too_large(GZIP, inflated_bytes_max)
-        if not inflate.eof:
-            raise DecodeError("truncated gzip data")
-        room -= len(member)
-        members.append(member)
-        rest = inflate.unused_data
-    if not members:
-        raise DecodeError("empty gzip data")
-    return members[0] if len(members) == 1 else b"".join(members)
+        while not inflate.eof:
+            piece = view[position : position + _GZIP_PIECE_BYTES]
+            if not len(piece):
+                raise DecodeError("truncated gzip data")
+            inflated += inflate.decompress(piece, inflated_bytes_max - len(inflated) + 1)
+            if len(inflated) > inflated_bytes_max:
+                raise _too_large(GZIP, inflated_bytes_max)
+            position += len(piece) - len(inflate.unused_data)
+    return bytes(inflated)
 
 
 def _snappy(data: Buffer, level: int | None) -> bytes:
@@ -125,27 +141,29 @@ def _snappy(data: Buffer, level: int | None) -> bytes:
 def _unsnappy(data: Buffer, inflated_bytes_max: int) -> Buffer:
     view = memoryview(data)
     if bytes(view[: len(_XERIAL_MAGIC)]) != _XERIAL_MAGIC:
-        return _unsnappy_block(view, inflated_bytes_max)
+        return _unsnappy_block(view, inflated_bytes_max, inflated_bytes_max)
+    if len(view) < len(_XERIAL_HEADER):
+        raise DecodeError("truncated snappy data")
     blocks = []
     room = inflated_bytes_max
     position = len(_XERIAL_HEADER)
     while position < len(view):
         size = int.from_bytes(view[position : position + 4], "big")
         position += 4
-        if size > len(view) - position:
-            raise DecodeError(f"a snappy block of {size} bytes, {len(view) - position} remain")
-        block = _unsnappy_block(view[position : position + size], room)
+        if position + size > len(view):
+            raise DecodeError(f"a snappy block of {size} bytes ends behind the data")
+        block = _unsnappy_block(view[position : position + size], room, inflated_bytes_max)
         room -= len(block)
         blocks.append(block)
         position += size
     return b"".join(blocks)
 
 
-def _unsnappy_block(block: memoryview, inflated_bytes_max: int) -> bytes:
+def _unsnappy_block(block: memoryview, room: int, inflated_bytes_max: int) -> bytes:
     from cramjam import snappy
 
     size = snappy.decompress_raw_len(block)
-    if size > inflated_bytes_max:
+    if size > room:
         raise _too_large(SNAPPY, inflated_bytes_max)
     if size > _SNAPPY_RATIO_MAX * len(block):
         raise DecodeError(f"snappy data of {len(block)} bytes claims to hold {size}")

@@ -250,6 +250,8 @@ class Writer:
 
     def raw(self, data: Buffer) -> int:
         """Append bytes as they are; large ones by reference."""
+        if not isinstance(data, bytes):
+            data = memoryview(data).cast("B")
         size: cython.Py_ssize_t = len(data)
         if size >= _BY_REFERENCE:
             self._cut()
@@ -315,7 +317,9 @@ class Writer:
         return self.raw(_DOUBLE.pack(value))
 
     def uvarint(self, value: cython.ulonglong) -> int:
-        """Append an unsigned varint."""
+        """Append an unsigned varint of at most 64 bits."""
+        if not cython.compiled:
+            _check(value, 0, (1 << 64) - 1, "uvarint")
         self._reserve(10)
         while value > 0x7F:
             self._data[self._used] = (value & 0x7F) | 0x80
@@ -329,6 +333,7 @@ class Writer:
         """Append a zigzag varint; the same bytes serve as a varlong."""
         if cython.compiled:
             return self.uvarint(cython.cast(cython.ulonglong, (value << 1) ^ (value >> 63)))
+        _check(value, -(1 << 63), (1 << 63) - 1, "varint")
         return self.uvarint(((value << 1) ^ (value >> 63)) & 0xFFFF_FFFF_FFFF_FFFF)
 
 

@@ -15,7 +15,11 @@ ROOM_BYTES_MIN = 4096
 """What is offered to receive into at first, and what an idle buffer holds."""
 
 ROOM_BYTES_MAX = 256 * 1024
-"""What is offered at most where no larger frame is under way; the room doubles when it is filled."""
+"""What is offered at most where no larger frame is under way; a room that is filled doubles."""
+
+ROOM_BYTES_LEFT = 1024
+"""A chunk is used until less is left than this, so that bytes that trickle in are not copied again
+for each of them."""
 
 KEPT_BYTES_MAX = 1024 * 1024
 """A buffer that grew beyond this for one frame is let go as soon as it is empty."""
@@ -76,12 +80,12 @@ class FrameBuffer:
             elif self._reuse or capacity - self._end < ROOM_BYTES_MIN:
                 self._replace(self._room, 0)
             return memoryview(self._chunk)[self._end :]
-        needed: cython.longlong = pending + ROOM_BYTES_MIN
+        needed: cython.longlong = pending + ROOM_BYTES_LEFT
         if pending >= 4:
             announced: cython.longlong = 4 + self._announced()
             if pending < announced <= self._frame_bytes_max + 4:
                 needed = announced
-        if self._end == capacity or self._start + needed > capacity:
+        if capacity - self._end < min(needed - pending, ROOM_BYTES_LEFT):
             if self._reuse and needed <= capacity and self._start > 0:
                 self._chunk[:pending] = self._chunk[self._start : self._end]
                 self._start = 0
