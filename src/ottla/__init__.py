@@ -6,16 +6,17 @@ The names are loaded when they are first used, so that importing the package cos
 from typing import TYPE_CHECKING, Any
 
 from ottla import _compiled
-from ottla._version import VERSION as __version__
+from ottla._version import VERSION
 
 _compiled.activate()
+__version__ = VERSION
 
 if TYPE_CHECKING:
     from ottla.broker.broker import Broker
-    from ottla.client.delivery import Delivery, RecordMetadata
     from ottla.client.admin import Admin
     from ottla.client.consumer import Consumer
     from ottla.client.consumer import Consumer as KafkaConsumer
+    from ottla.client.delivery import Delivery, RecordMetadata
     from ottla.client.producer import Producer
     from ottla.client.producer import Producer as KafkaProducer
     from ottla.errors import KafkaError

@@ -205,12 +205,12 @@ class Cluster:
     def _tell(self, now: float) -> None:
         """Show that a cluster that was reached before is still being tried."""
         failure = self._last_failure()
-        if self.was_reached and failure is not None:
-            if now - self._told_ms >= _STILL_TRYING_EVERY_MS:
-                self._told_ms = now
-                _LOG.warning(
-                    "no broker of %s can be reached; still trying: %s", self.address, failure.what
-                )
+        late = now - self._told_ms >= _STILL_TRYING_EVERY_MS
+        if self.was_reached and failure is not None and late:
+            self._told_ms = now
+            _LOG.warning(
+                "no broker of %s can be reached; still trying: %s", self.address, failure.what
+            )
 
     def _last_failure(self) -> KafkaError | None:
         failures = [node.failure for node in self.all_nodes() if node.failure is not None]
@@ -312,8 +312,7 @@ class Cluster:
         info.error = codes.NONE
         info.topic_id = topic.topic_id
         count = max((each.partition_index for each in topic.partitions), default=-1) + 1
-        if count > len(topic.partitions):
-            count = len(topic.partitions)
+        count = min(count, len(topic.partitions))
         leaders, epochs = [-1] * count, [-1] * count
         for each in topic.partitions:
             if each.partition_index < count:

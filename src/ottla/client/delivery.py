@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import cython
+import cython  # noqa: TC002 - Cython reads the annotations
 
 from ottla.errors import Timeout
 from ottla.records.builder import BatchBuilder

@@ -121,11 +121,8 @@ class PartitionState:
             return
         data = memoryview(records)
         data = data[: whole_batches_size(data)]
-        last: BatchHeader | None = None
-        for last in iterate_headers(data):
-            pass
-        if last is not None:
-            self._fetch_offset = last.last_offset + 1
+        if len(data):
+            self._fetch_offset = deque(iterate_headers(data), maxlen=1)[0].last_offset + 1
             self._answers.append(_Answer(data, part.aborted_transactions))
 
     def take(self, records: list[Record], count: int, *, committed_only: bool) -> None:

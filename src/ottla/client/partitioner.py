@@ -28,10 +28,7 @@ def murmur2(data: bytes) -> int:
 
 def _murmur2(data: bytes, size: cython.Py_ssize_t) -> int:
     view: cython.p_const_uchar
-    if cython.compiled:
-        view = data
-    else:
-        view = data
+    view = data
     m: cython.ulonglong = _M
     h: cython.ulonglong = (_SEED ^ size) & _MASK
     k: cython.ulonglong

@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ottla.clock import SYSTEM
 from ottla.client.accumulator import Accumulator
 from ottla.client.address import open_network
 from ottla.client.cluster import Cluster
@@ -22,6 +21,7 @@ from ottla.client.delivery import Batch, Delivery, ManyDeliveries, RecordMetadat
 from ottla.client.driver import Driver
 from ottla.client.lives import Lives
 from ottla.client.sender import Sender
+from ottla.clock import SYSTEM
 from ottla.errors import (
     BufferFull,
     ClientError,
@@ -515,7 +515,7 @@ def _at_exit() -> None:
         try:
             core.close(_EXIT_FLUSH_S)
         except KafkaError as error:
-            print(f"ottla: when the process ended: {error}", file=sys.stderr)
+            sys.stderr.write(f"ottla: when the process ended: {error}\n")
 
 
 def _after_fork() -> None:

@@ -6,9 +6,9 @@ for now, or what was under way when a connection broke, is sent again with the s
 order, and before anything newer of its partition, until `delivery_timeout_ms` is over.
 
 A batch that was sent, and to which no answer ever came, may or may not be stored: it ends as
-`OutcomeUnknown`, with those of its partition that were sent behind it. Sequences cannot go on behind
-a gap, so the producer takes a new producer id then; a partition changes over when nothing of it is
-under way under the old one.
+`OutcomeUnknown`, with those of its partition that were sent behind it. Sequences cannot go on
+behind a gap, so the producer takes a new producer id then; a partition changes over when nothing of
+it is under way under the old one.
 
 Kafka: Sender, TransactionManager (KIP-98, KIP-360).
 """
@@ -20,7 +20,6 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from ottla.client.accumulator import PartitionQueue, TopicQueue
 from ottla.client.delivery import FAILED, SENT, STORED, Batch
 from ottla.client.network import Call
 from ottla.errors import (
@@ -39,7 +38,7 @@ from ottla.protocol.messages.api_22_init_producer_id import (
 )
 
 if TYPE_CHECKING:
-    from ottla.client.accumulator import Accumulator
+    from ottla.client.accumulator import Accumulator, PartitionQueue, TopicQueue
     from ottla.client.cluster import Cluster
     from ottla.client.config import ProducerConfig
     from ottla.client.node import Node

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ottla.client.network import Call, Listener
 from ottla.errors import BrokerUnavailable, DecodeError, KafkaError, NotKafka
 from ottla.protocol.codec import decode_from, encode_to
 from ottla.protocol.messages.api_18_api_versions import ApiVersionsResponse
@@ -26,6 +25,7 @@ from ottla.wire.cursor import Reader, Writer
 from ottla.wire.framing import FrameBuffer, FrameError
 
 if TYPE_CHECKING:
+    from ottla.client.network import Call, Listener
     from ottla.clock import Clock
     from ottla.wire import Buffer
 
@@ -289,7 +289,8 @@ class TcpChannel:
             self._network.watch(self._sock, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
             return
         except OSError as error:
-            self._network.post(lambda: self._broken(_lost(self.peer, error.strerror or str(error))))
+            lost = _lost(self.peer, error.strerror or str(error))
+            self._network.post(lambda: self._broken(lost))
             return
         while self._unsent:
             self._network.post(_bind(self._listener.left, self._unsent.popleft()))

@@ -1,0 +1,223 @@
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from ottla.client.accumulator import Accumulator
+from ottla.client.config import ProducerConfig
+from ottla.client.delivery import STORED, Batch, Delivery, ManyDeliveries
+from ottla.clock import ManualClock
+from ottla.errors import RecordError
+from ottla.records.batch import iterate_records, read_header
+
+
+class NobodyWaits:
+    def wait(self, reached: Callable[[], bool], timeout: float | None) -> bool:
+        return reached()
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.told: list[bool] = []
+
+    def __call__(self, filled: bool) -> None:
+        self.told.append(filled)
+
+
+def make(partitions: int = 1, **settings: int) -> tuple[Accumulator, Notes]:
+    notes = Notes()
+    config = ProducerConfig(**settings)  # type: ignore[arg-type]  # ints are what is varied here
+    accumulator = Accumulator(config, ManualClock(1000), NobodyWaits(), notes)
+    first = accumulator.append("t", -1, -1, None, b"first", None)
+    assert first is not None
+    accumulator.assign(accumulator.topics["t"], partitions)
+    notes.told.clear()
+    return accumulator, notes
+
+
+def take_all(accumulator: Accumulator) -> list[Batch]:
+    batches = []
+    for queue in accumulator.topics["t"].queues:
+        accumulator.close_open(queue)
+        batches += queue.closed
+        queue.closed.clear()
+    return batches
+
+
+def values(batches: list[Batch]) -> list[bytes]:
+    found = []
+    for batch in batches:
+        data = batch.builder.build()
+        found += [record.value for record in iterate_records(data, read_header(data))]
+    return found
+
+
+def test_records_of_an_unknown_topic_wait_in_order_and_are_appended_when_it_is_known() -> None:
+    accumulator = Accumulator(ProducerConfig(), ManualClock(), NobodyWaits(), Notes())
+    handles = [accumulator.append("t", -1, -1, None, b"%d" % each, None) for each in range(5)]
+    assert [topic.name for topic in accumulator.unknown_topics()] == ["t"]
+    assert all(handle is not None and handle.partition is None for handle in handles)
+    assert accumulator.assign(accumulator.topics["t"], 1) == []
+    assert accumulator.unknown_topics() == []
+    assert [handle.index for handle in handles if handle is not None] == [0, 1, 2, 3, 4]
+    assert values(take_all(accumulator)) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_a_record_for_a_partition_that_turns_out_not_to_exist_is_refused_alone() -> None:
+    accumulator = Accumulator(ProducerConfig(), ManualClock(), NobodyWaits(), Notes())
+    accumulator.append("t", 0, -1, None, b"good", None)
+    bad = accumulator.append("t", 3, -1, None, b"bad", None)
+    [(refused, error)] = accumulator.assign(accumulator.topics["t"], 2)
+    assert refused is bad
+    assert "no partition 3" in error.what
+    assert values(take_all(accumulator)) == [b"good"]
+
+
+def test_a_full_batch_is_closed_and_told() -> None:
+    accumulator, notes = make(batch_size=200)
+    for _ in range(5):
+        accumulator.append("t", -1, -1, None, b"x" * 60, None)
+    assert True in notes.told
+    batches = take_all(accumulator)
+    assert len(batches) > 1
+    assert all(batch.builder.size <= 200 for batch in batches)
+
+
+def test_a_batch_that_is_opened_is_told_once() -> None:
+    accumulator, notes = make()
+    take_all(accumulator)
+    for _ in range(10):
+        accumulator.append("t", -1, -1, None, b"x", None)
+    assert notes.told == [False]
+
+
+def test_a_record_larger_than_a_batch_gets_one_of_its_own() -> None:
+    accumulator, _ = make(batch_size=100)
+    accumulator.append("t", -1, -1, None, b"x" * 500, None)
+    accumulator.append("t", -1, -1, None, b"y", None)
+    assert [batch.count for batch in take_all(accumulator)] == [1, 1, 1]
+
+
+def test_a_record_larger_than_a_request_is_refused_and_nothing_changes() -> None:
+    accumulator, _ = make(max_request_size=1000)
+    before = accumulator.buffered_bytes
+    for key, value, headers in [
+        (None, b"x" * 1000, None),
+        (b"k" * 1000, None, None),
+        (None, None, [("h", b"x" * 1000)]),
+    ]:
+        with pytest.raises(RecordError, match="max_request_size allows 1000"):
+            accumulator.append("t", -1, -1, key, value, headers)
+    assert accumulator.buffered_bytes == before
+
+
+def test_a_full_buffer_takes_nothing_until_a_batch_is_complete() -> None:
+    accumulator, _ = make(buffer_memory=100)
+    assert accumulator.append("t", -1, -1, None, b"x" * 200, None) is not None
+    assert not accumulator.has_room
+    assert accumulator.append("t", -1, -1, None, b"x", None) is None
+    for batch in take_all(accumulator):
+        accumulator.complete(batch)
+    assert accumulator.buffered_bytes == 0
+    assert accumulator.append("t", -1, -1, None, b"x", None) is not None
+
+
+def test_keys_and_partitions_are_obeyed() -> None:
+    accumulator, _ = make(partitions=5)
+    handle = accumulator.append("t", 3, -1, b"key", b"value", None)
+    assert handle is not None
+    assert handle.partition == 3
+    keyed = accumulator.append("t", -1, -1, b"foobar", None, None)
+    assert keyed is not None
+    assert keyed.partition == (-790332482 & 0x7FFFFFFF) % 5
+    with pytest.raises(RecordError, match="no partition 5"):
+        accumulator.append("t", 5, -1, None, None, None)
+
+
+def test_a_handle_tells_its_offset_and_timestamp_once_it_is_stored() -> None:
+    accumulator, _ = make()
+    handle = accumulator.append("t", -1, 77, None, b"second", None)
+    assert handle is not None
+    assert (handle.state, handle.offset, handle.done()) == ("buffered", None, False)
+    handle.batch.base_offset = 40
+    handle.batch.state = STORED
+    assert (handle.state, handle.offset, handle.done()) == ("stored", 41, True)
+    assert handle.result() == ("t", 0, 41, 77)
+    handle.batch.append_time_ms = 99
+    assert handle.timestamp_ms == 99
+
+
+def test_callbacks_get_the_handle_and_run_at_once_where_the_outcome_is_known() -> None:
+    accumulator, _ = make()
+    handle = accumulator.append("t", -1, -1, None, b"x", None)
+    assert handle is not None
+    called: list[Delivery] = []
+    handle.add_done_callback(called.append)
+    assert called == []
+    for callback, delivery in handle.batch.take_callbacks():
+        callback(delivery)
+    handle.batch.state = STORED
+    handle.add_done_callback(called.append)
+    assert called == [handle, handle]
+
+
+def test_many_records_have_one_handle_that_knows_their_ranges() -> None:
+    accumulator, _ = make(batch_size=300)
+    deliveries = ManyDeliveries("t", NobodyWaits())
+    given = [b"x" * 50, "text", (b"k", b"v"), (None, None, [("h", b"1")]), (b"k", b"v", None, 5)]
+    assert accumulator.append_many(deliveries, "t", given, 0, -1) == len(given)
+    assert len(deliveries) == 5
+    assert deliveries.state == "buffered"
+    for number, batch in enumerate(take_all(accumulator)):
+        batch.base_offset = 100 * number
+        batch.state = STORED
+    ranges = deliveries.result()
+    assert sum(each.records for each in ranges) == 5
+    assert deliveries.state == "stored"
+
+
+def test_many_records_stop_where_the_buffer_is_full_and_go_on_from_there() -> None:
+    accumulator, _ = make(buffer_memory=500)
+    deliveries = ManyDeliveries("t", NobodyWaits())
+    given = [b"x" * 100] * 20
+    index = accumulator.append_many(deliveries, "t", given, 0, -1)
+    assert 0 < index < 20
+    assert len(deliveries) == index
+    for batch in take_all(accumulator):
+        accumulator.complete(batch)
+    assert accumulator.append_many(deliveries, "t", given, index, -1) > index
+
+
+def test_what_is_no_record_is_named_and_what_came_before_it_is_kept() -> None:
+    accumulator, _ = make()
+    deliveries = ManyDeliveries("t", NobodyWaits())
+    with pytest.raises(RecordError, match="int is neither"):
+        accumulator.append_many(deliveries, "t", [b"a", b"b", 3], 0, -1)
+    assert len(deliveries) == 2
+    with pytest.raises(RecordError, match="float is neither bytes nor str"):
+        accumulator.append_many(deliveries, "t", [(b"k", 1.5)], 0, -1)
+
+
+def test_threads_that_append_at_once_lose_nothing() -> None:
+    accumulator, _ = make(partitions=2, batch_size=2000)
+    per_thread = 3000
+
+    def run(name: int) -> None:
+        for number in range(per_thread):
+            headers = [("h", b"%d" % number)] if number % 7 == 0 else None
+            accumulator.append("t", -1, -1, None, b"%d-%d" % (name, number), headers)
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    taken: list[Batch] = []
+    while any(thread.is_alive() for thread in threads):
+        taken += take_all(accumulator)
+    for thread in threads:
+        thread.join()
+    taken += take_all(accumulator)
+    found = values(taken)
+    assert len(found) == 4 * per_thread + 1
+    for name in range(4):
+        own = [value for value in found if value.startswith(b"%d-" % name)]
+        assert len(set(own)) == per_thread
