@@ -258,7 +258,10 @@ def decode(cls: type[M], data: Buffer, version: int) -> M:
     """
     reader = Reader(data)
     message = decode_from(cls, reader, version)
-    reader.finish()
+    try:
+        reader.finish()
+    except DecodeError as error:
+        raise _named(cls, version, error) from None
     return message
 
 
@@ -272,8 +275,12 @@ def decode_from(cls: type[M], reader: Reader, version: int) -> M:
     try:
         message: M = _decode_struct(plan, reader)
     except DecodeError as error:
-        raise DecodeError(f"{cls.__name__} version {version}: {error.what}") from None
+        raise _named(cls, version, error) from None
     return message
+
+
+def _named(cls: type, version: int, error: DecodeError) -> DecodeError:
+    return DecodeError(f"{cls.__name__} version {version}: {error.what}")
 
 
 @cython.cfunc
