@@ -66,7 +66,9 @@ def to_message(vector: Vector, records: list[memoryview]) -> Message:
         vector: the vector.
         records: what stands for `records`, in order; the JSON only tells whether there are any.
     """
-    return _build(message_class(vector.message), _facts()[vector.message][0].struct, vector, records)
+    return _build(
+        message_class(vector.message), _facts()[vector.message][0].struct, vector, records
+    )
 
 
 def _build(cls: Any, struct: StructFact, vector: Vector, records: list[memoryview]) -> Any:

@@ -456,9 +456,10 @@ def _encode_tagged(plan: Plan, message: object, writer: Writer) -> object:
     for entry in present:
         step = entry[0]
         inner = Writer()
-        if step.kind == STRUCT and step.nullable:
+        marked: cython.bint = step.kind == STRUCT and step.nullable
+        if marked:
             inner.uvarint(0 if entry[1] is None else 1)
-        if entry[1] is not None or step.kind != STRUCT:
+        if entry[1] is not None or not marked:
             _encode_field(step, entry[1], inner, False)
         writer.uvarint(step.tag)
         writer.uvarint(inner.size())
@@ -510,11 +511,11 @@ def _encode_value(
     writer: Writer,
 ) -> object:
     if kind == INT32:
-        writer.int32(value)
+        writer.int32(_integer(value))
     elif kind == INT64:
-        writer.int64(value)
+        writer.int64(_integer(value))
     elif kind == INT16:
-        writer.int16(value)
+        writer.int16(_integer(value))
     elif kind == STRING:
         _encode_sized(None if value is None else value.encode(), flexible, nullable, True, writer)
     elif kind == STRUCT:
@@ -533,14 +534,24 @@ def _encode_value(
     elif kind == BOOL:
         writer.int8(1 if value else 0)
     elif kind == INT8:
-        writer.int8(value)
+        writer.int8(_integer(value))
     elif kind == UINT16:
-        writer.uint16(value)
+        writer.uint16(_integer(value))
     elif kind == UINT32:
-        writer.uint32(value)
-    else:
+        writer.uint32(_integer(value))
+    elif isinstance(value, (float, int)):
         writer.float64(value)
+    else:
+        raise TypeError("not a number")
     return None
+
+
+@cython.cfunc
+def _integer(value: object) -> object:
+    """Return an integer as it is; C would cut a float down to one."""
+    if not isinstance(value, int):
+        raise TypeError("not an integer")
+    return value
 
 
 @cython.cfunc
