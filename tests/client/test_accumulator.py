@@ -36,7 +36,7 @@ def make(partitions: int = 1, **settings: int) -> tuple[Accumulator, Notes]:
 
 
 def take_all(accumulator: Accumulator) -> list[Batch]:
-    batches = []
+    batches: list[Batch] = []
     for queue in accumulator.topics["t"].queues:
         accumulator.close_open(queue)
         batches += queue.closed

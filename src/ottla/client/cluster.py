@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from ottla.clock import Clock
 
 _LOG = logging.getLogger("ottla.client")
-STARTUP_TIMEOUT_MS = 5000.0
-"""How long a broker that was never reached is tried at most, unless the user says otherwise."""
-
 _STILL_TRYING_EVERY_MS = 10_000.0
 
 
@@ -105,8 +102,7 @@ class Cluster:
         self._told_ms = 0.0
 
     def _new_node(self, host: str, port: int) -> Node:
-        config = self._config
-        return Node(self._network, host, port, self._clock, config.request_timeout_ms)
+        return Node(self._network, host, port, self._clock, self._config)
 
     @property
     def address(self) -> str:
@@ -117,12 +113,6 @@ class Cluster:
     def was_reached(self) -> bool:
         """Whether any broker was ever reached."""
         return any(node.was_ready for node in self.all_nodes())
-
-    @property
-    def startup_timeout_ms(self) -> float:
-        """How long a broker that was never reached is tried."""
-        given = self._config.startup_timeout_ms
-        return STARTUP_TIMEOUT_MS if given is None else given
 
     def all_nodes(self) -> list[Node]:
         """Return the brokers, the bootstrap addresses included."""
@@ -221,7 +211,7 @@ class Cluster:
         if self.was_reached or self.unreachable is not None:
             return
         nodes = self._bootstrap
-        if not all(node.has_given_up(now, self.startup_timeout_ms) for node in nodes):
+        if not all(node.has_given_up(now) for node in nodes):
             return
         failure = nodes[0].failure
         assert failure is not None
@@ -235,6 +225,7 @@ class Cluster:
             address=self.address,
             stage=getattr(failure, "stage", "handshake"),
         )
+        self.unreachable.__cause__ = failure
         for node in nodes:
             node.disconnect(self.unreachable)
 
@@ -253,7 +244,7 @@ class Cluster:
         now = self._clock.monotonic_ms()
         if node is None or node.failure is None:
             return None
-        if not node.has_given_up(now, self.startup_timeout_ms):
+        if not node.has_given_up(now):
             return None
         name = f"{node.host}:{node.port}"
         return BrokerUnavailable(

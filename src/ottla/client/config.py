@@ -19,6 +19,8 @@ Serializer = Callable[[Any], bytes | None]
 Deserializer = Callable[[bytes], Any]
 
 ACKS_ALL = -1
+STARTUP_TIMEOUT_MS = 5000.0
+"""How long a broker that was never reached is tried, unless the user says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,12 @@ class ClientConfig:
     retry_backoff_ms: float = 100
     metadata_max_age_ms: float = 300_000
     startup_timeout_ms: float | None = None
+
+    @property
+    def startup_limit_ms(self) -> float:
+        """How long a broker that was never reached is tried, and one connection is waited for."""
+        given = self.startup_timeout_ms
+        return STARTUP_TIMEOUT_MS if given is None else given
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -23,6 +23,7 @@ from ottla.errors import BrokerUnavailable, KafkaError, NotKafka, codes
 from ottla.protocol.messages.api_18_api_versions import ApiVersionsRequest, ApiVersionsResponse
 
 if TYPE_CHECKING:
+    from ottla.client.config import ClientConfig
     from ottla.client.network import Channel, Network
     from ottla.clock import Clock
     from ottla.protocol.message import ApiMessage
@@ -31,7 +32,6 @@ _LOG = logging.getLogger("ottla.client")
 _HANDSHAKE_VERSION = 3
 _BACKOFF_MS = 100.0
 _BACKOFF_MS_MAX = 1000.0
-_CONNECT_TIMEOUT_MS = 5000.0
 GIVE_UP_TRIES = 3
 """After so many refusals a broker that was never reached is given up."""
 
@@ -63,11 +63,11 @@ class Node:
         host: its name.
         port: its port.
         clock: where time comes from.
-        request_timeout_ms: how long an answer may take.
+        config: the client's settings.
     """
 
     def __init__(
-        self, network: Network, host: str, port: int, clock: Clock, request_timeout_ms: float
+        self, network: Network, host: str, port: int, clock: Clock, config: ClientConfig
     ) -> None:
         self.host = host
         self.port = port
@@ -80,7 +80,8 @@ class Node:
         self.next_try_ms = 0.0
         self._network = network
         self._clock = clock
-        self._request_timeout_ms = request_timeout_ms
+        self._request_timeout_ms = config.request_timeout_ms
+        self._startup_timeout_ms = config.startup_limit_ms
         self._versions: dict[int, tuple[int, int]] = {}
         self._channel: Channel | None = None
         self._give_up: Callable[[], None] | None = None
@@ -107,7 +108,7 @@ class Node:
         now = self._clock.monotonic_ms()
         if self.state is NodeState.IDLE and now >= self.next_try_ms:
             self.state = NodeState.CONNECTING
-            self._deadline_ms = now + _CONNECT_TIMEOUT_MS
+            self._deadline_ms = now + self._startup_timeout_ms
             self._give_up = self._network.connect(self.host, self.port, self)
         return False
 
@@ -230,13 +231,13 @@ class Node:
             self._failed(
                 BrokerUnavailable(
                     f"{self.host}:{self.port} does not answer: no connection within "
-                    f"{_CONNECT_TIMEOUT_MS / 1000:g} s",
+                    f"{self._startup_timeout_ms / 1000:g} s",
                     address=f"{self.host}:{self.port}",
                 )
             )
             return None
         if self.state is NodeState.HANDSHAKE and now_ms >= self._deadline_ms:
-            self.lost(KafkaError(f"no answer within {_CONNECT_TIMEOUT_MS / 1000:g} s"))
+            self.lost(KafkaError(f"no answer within {self._startup_timeout_ms / 1000:g} s"))
             return None
         if not self._in_flight:
             return None
@@ -256,11 +257,11 @@ class Node:
             return None
         return deadline
 
-    def has_given_up(self, now_ms: float, startup_timeout_ms: float) -> bool:
+    def has_given_up(self, now_ms: float) -> bool:
         """Tell whether it was never reached, and has been tried for long enough."""
         if self.was_ready or self.failure is None:
             return False
         if self.state is not NodeState.IDLE and self.tries < GIVE_UP_TRIES:
             return False
-        late = now_ms - self.first_failure_ms >= startup_timeout_ms
+        late = now_ms - self.first_failure_ms >= self._startup_timeout_ms
         return self.tries >= GIVE_UP_TRIES or late

@@ -64,7 +64,6 @@ class ProducerCore:
         self.refusal: ClientError | None = None
         self.clock = clock
         self.is_closed = False
-        _CORES.add(self)
 
     def _notify(self, filled: bool) -> None:
         if filled:
@@ -168,9 +167,9 @@ def _delivery_error(
     causes = list({str(error): error for error in errors}.values())[:_CAUSES_MAX]
     effects = []
     if lost:
-        subject = (
-            "The record was" if total == 1 else "They were" if lost == total else f"{lost} were"
-        )
+        subject = f"{lost} {'was' if lost == 1 else 'were'}"
+        if lost == total:
+            subject = "The record was" if total == 1 else "They were"
         effects.append(f"{subject} NOT stored: {lost} of {total} undelivered.")
     if unknown:
         effects.append(f"{unknown} of {total} may or may not be stored.")
@@ -221,6 +220,7 @@ class Producer:
         clock = SYSTEM
         given = address if address is not None else bootstrap_servers
         self._core = ProducerCore(open_network(given, config.client_id, clock), config, clock)
+        _CORES.add(self._core)
         self._append = self._core.accumulator.append
         self._key_serializer = config.key_serializer
         self._value_serializer = config.value_serializer
