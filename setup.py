@@ -11,5 +11,6 @@ setup(
     ext_modules=cythonize(
         [Extension(name, [f"src/{name.replace('.', '/')}.py"]) for name in MODULES],
         language_level=3,
+        build_dir="build",
     ),
 )
