@@ -1,1 +1,1 @@
-""" """
+"""The broker: Kafka's protocol on top of the log, in this process or served over TCP."""

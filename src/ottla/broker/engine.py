@@ -1,0 +1,336 @@
+"""The broker's state, and the few operations that change more than one part of it.
+
+    store       the folder with all partitions' logs
+    metadata    the log of the cluster's metadata; `cluster` is the state that is replayed from it
+    configs     what the settings of topics and broker come to
+    commit      what must become durable in the next round of syncs
+    waits       the deadlines of responses that come later
+
+Everything is guarded by one lock, `lock`: each method, and each method of the parts, is called with
+it held. A change of the metadata is appended and seen at once; whoever asked for it is answered
+when it is stored (`metadata.when_stored`).
+
+Kafka: ReplicaManager, QuorumController, BrokerMetadataPublisher.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from ottla.broker.interim_configs import Configs
+from ottla.broker.waits import Waits
+from ottla.coordinator.cluster.records import MetadataCodec
+from ottla.coordinator.cluster.state import TOPIC_RESOURCE, ClusterState, Decision, Topic
+from ottla.coordinator.runtime import Runtime
+from ottla.errors import StorageError, codes
+from ottla.log import checkpoints
+from ottla.log.config import LogConfig
+from ottla.log.group_commit import GroupCommit
+from ottla.log.log_dir import LogDir
+from ottla.protocol.messages.metadata_records import RemoveTopicRecord
+
+if TYPE_CHECKING:
+    from ottla.clock import Clock
+    from ottla.log.files import Files
+    from ottla.log.partition_log import PartitionLog
+    from ottla.protocol.message import ApiMessage
+    from ottla.records.batch import BatchHeader
+    from ottla.wire import Buffer
+
+METADATA_TOPIC = "__cluster_metadata"
+METADATA_TOPIC_ID = bytes(15) + b"\x01"
+"""Kafka: Uuid.METADATA_TOPIC_ID."""
+
+_PARTITION_FOLDER = re.compile(r"(.+)-(\d+)")
+_LOG = logging.getLogger("ottla.broker")
+
+
+class Outcome(NamedTuple):
+    """What became of a change.
+
+    Attributes:
+        error: an error code, `codes.NONE` where there is none.
+        message: what is wrong.
+        topic: the topic, where one was made or changed.
+    """
+
+    error: int = codes.NONE
+    message: str | None = None
+    topic: Topic | None = None
+
+
+class Engine:
+    """All of a broker but its network.
+
+    Attributes:
+        lock: guards everything.
+        advertised: the address that clients are told; None for the one that they connected to.
+        node_id: the broker's id.
+        cluster_id: the cluster's.
+    """
+
+    def __init__(
+        self, files: Files, store: LogDir, clock: Clock, settings: Mapping[str, str]
+    ) -> None:
+        self.lock = threading.RLock()
+        self.store = store
+        self.clock = clock
+        self.commit = GroupCommit()
+        self.waits = Waits()
+        self.node_id = store.node_id
+        self.cluster_id = store.cluster_id
+        self.advertised: tuple[str, int] | None = None
+        self.cluster = ClusterState(self.node_id)
+        self.configs = Configs(self.cluster, settings)
+        self.metadata: Runtime[ApiMessage]
+        self._files = files
+        self._settings = settings
+        self._producer_ids = iter(range(0))
+
+    @classmethod
+    def open(
+        cls, files: Files, path: str, clock: Clock, settings: Mapping[str, str] | None = None
+    ) -> Engine:
+        """Open the store in a folder, or make a new one.
+
+        Args:
+            files: where the folder is.
+            path: the folder.
+            clock: where time comes from.
+            settings: broker configs under Kafka's names.
+
+        Raises:
+            StorageError: it cannot be opened. A partition that cannot be opened is no reason.
+            ConfigError: a setting has a value that cannot be.
+        """
+        store = LogDir.open(files, path, clock)
+        try:
+            engine = cls(files, store, clock, settings or {})
+            engine._load()
+        except BaseException:
+            store.abandon()
+            raise
+        return engine
+
+    def _load(self) -> None:
+        durable = self._settings.get("ottla.durability", "disk") == "disk"
+        log = self.store.open_log(METADATA_TOPIC, 0, METADATA_TOPIC_ID, LogConfig(durable=durable))
+        removed: set[bytes] = set()
+
+        def replay(record: ApiMessage) -> None:
+            if isinstance(record, RemoveTopicRecord):
+                removed.add(record.topic_id)
+            self.cluster.replay(record)
+
+        Runtime(log, self.commit, MetadataCodec(), replay, self.clock).load()
+        self.metadata = Runtime(
+            log, self.commit, MetadataCodec(), self.cluster.replay, self.clock
+        )
+        self.store.remove_leftovers()
+        self._put_strays_aside(removed)
+        for topic in self.cluster.topics.values():
+            self._open_logs(topic, 0)
+
+    def _put_strays_aside(self, removed: set[bytes]) -> None:
+        """Rename the folders of partitions that the metadata does not know; Kafka: LogManager.
+
+        Those of topics that were deleted go; a stop came before they were. What is left is data
+        that nobody asked to delete, so it stays where someone may look at it.
+        """
+        for name in self._files.list(self.store.path):
+            found = _PARTITION_FOLDER.fullmatch(name)
+            if found is None or found[1] == METADATA_TOPIC:
+                continue
+            path = f"{self.store.path}/{name}/{checkpoints.PARTITION_METADATA}"
+            topic_id = checkpoints.decode_partition_metadata(self._files.read(path), path)
+            topic = self.cluster.topics.get(found[1])
+            if topic is not None and topic_id in (None, topic.topic_id):
+                continue
+            if topic_id is None or topic_id in removed:
+                reason = StorageError(f"the topic {found[1]} was deleted")
+                self.store.delete_log(found[1], int(found[2]), reason)()
+                continue
+            aside = f"{self.store.path}/{name}.{checkpoints.uuid_text(topic_id)}-stray"
+            self._files.rename(f"{self.store.path}/{name}", aside)
+            _LOG.warning(
+                "%s/%s belongs to no topic that the metadata knows: it is now %s",
+                self.store.path,
+                name,
+                aside,
+            )
+
+    # -- partitions
+
+    def log_of(self, topic: str, partition: int) -> PartitionLog | None:
+        """Return a partition's log, or None; `why_not` says why."""
+        if topic == METADATA_TOPIC:
+            return None
+        return self.store.logs.get((topic, partition))
+
+    def why_not(self, topic: str, partition: int) -> tuple[int, str]:
+        """Return error code and message for a partition that has no open log."""
+        known = self.cluster.topics.get(topic)
+        if known is None:
+            return codes.UNKNOWN_TOPIC_OR_PARTITION, f"There is no topic {topic!r}."
+        if not 0 <= partition < known.partitions:
+            return (
+                codes.UNKNOWN_TOPIC_OR_PARTITION,
+                f"Topic {topic!r} has {known.partitions} partition(s), and none with number "
+                f"{partition}.",
+            )
+        error = self.store.offline.get((topic, partition))
+        return codes.KAFKA_STORAGE_ERROR, str(error or "The partition is offline.")
+
+    def append(self, log: PartitionLog, batch: Buffer, header: BatchHeader) -> int:
+        """Append a batch, have it synced where its topic wants that, and return its base offset.
+
+        Raises:
+            StorageError: nothing was appended.
+        """
+        base_offset = log.append(batch, header)
+        if log.config.durable:
+            self.commit.add(log)
+        return base_offset
+
+    def _open_logs(self, topic: Topic, first: int) -> None:
+        """Open or create the logs of a topic from partition `first` on."""
+        config = self.configs.topic_config(topic).log_config
+        for partition in range(first, topic.partitions):
+            try:
+                self.store.open_log(topic.name, partition, topic.topic_id, config)
+            except StorageError:
+                continue  # the store has logged it, and remembers it as offline
+
+    # -- changes of the metadata
+
+    def _apply(self, decision: Decision) -> Outcome:
+        if decision.error == codes.NONE:
+            try:
+                self.metadata.append(decision.records)
+            except StorageError as error:
+                return Outcome(codes.KAFKA_STORAGE_ERROR, str(error))
+        return Outcome(decision.error, decision.message)
+
+    def create_topic(
+        self, name: str, partitions: int, configs: dict[str, str], *, validate_only: bool = False
+    ) -> Outcome:
+        """Create a topic; its logs are open afterwards.
+
+        Args:
+            name: its name.
+            partitions: how many it gets.
+            configs: its configs, which have been validated.
+            validate_only: tell only whether it could be done.
+        """
+        if name == METADATA_TOPIC:
+            return Outcome(codes.INVALID_TOPIC_EXCEPTION, f"{name!r} is the broker's own")
+        topic_id = checkpoints.new_uuid()
+        decision = self.cluster.create_topic(name, topic_id, partitions, configs)
+        if validate_only:
+            return Outcome(decision.error, decision.message)
+        outcome = self._apply(decision)
+        if outcome.error != codes.NONE:
+            return outcome
+        topic = self.cluster.topics[name]
+        self._open_logs(topic, 0)
+        return outcome._replace(topic=topic)
+
+    def delete_topic(self, topic: Topic) -> Outcome:
+        """Delete a topic: its logs are gone at once, their files with the next round of syncs."""
+        outcome = self._apply(self.cluster.delete_topic(topic))
+        if outcome.error != codes.NONE:
+            return outcome
+        reason = StorageError(f"the topic {topic.name} was deleted")
+        for partition in range(topic.partitions):
+            try:
+                remove = self.store.delete_log(topic.name, partition, reason)
+            except StorageError as error:  # the next start finds the folder and removes it
+                _LOG.error("%s", error)
+            else:
+                self.commit.add_job(remove, _log_failure)
+        return outcome
+
+    def create_partitions(
+        self, topic: Topic, count: int, *, validate_only: bool = False
+    ) -> Outcome:
+        """Give a topic more partitions, `count` altogether."""
+        decision = self.cluster.create_partitions(topic, count)
+        if validate_only:
+            return Outcome(decision.error, decision.message)
+        before = topic.partitions
+        outcome = self._apply(decision)
+        if outcome.error == codes.NONE:
+            self._open_logs(topic, before)
+        return outcome._replace(topic=topic)
+
+    def apply_config_change(
+        self, resource_type: int, resource_name: str, changes: dict[str, str | None]
+    ) -> Outcome:
+        """Set configs that have been validated; None takes one back to its default.
+
+        Args:
+            resource_type: `TOPIC_RESOURCE` or `BROKER_RESOURCE` of the cluster's state.
+            resource_name: the topic, or the broker's id or "".
+            changes: the new values.
+        """
+        outcome = self._apply(self.cluster.set_configs(resource_type, resource_name, changes))
+        if outcome.error != codes.NONE:
+            return outcome
+        if resource_type == TOPIC_RESOURCE:
+            changed = [self.cluster.topics[resource_name]]
+        else:
+            changed = list(self.cluster.topics.values())
+        self.configs.changed()
+        for topic in changed:
+            config = self.configs.topic_config(topic).log_config
+            for partition in range(topic.partitions):
+                log = self.store.logs.get((topic.name, partition))
+                if log is not None:
+                    log.configure(config)
+                    if log.is_dirty and config.durable:
+                        self.commit.add(log)
+        return outcome
+
+    def reserve_producer_id(self, then: Callable[[int, StorageError | None], None]) -> None:
+        """Call `then` with a producer id that nobody else gets, once that is durably noted.
+
+        Raises:
+            StorageError: nothing can be written.
+        """
+        producer_id = next(self._producer_ids, None)
+        if producer_id is None:
+            first = self.cluster.next_producer_id
+            self.metadata.append(self.cluster.reserve_producer_ids().records)
+            self._producer_ids = iter(range(first, self.cluster.next_producer_id))
+            producer_id = next(self._producer_ids)
+        self.metadata.when_stored(lambda error: then(producer_id, error))
+
+    # -- time
+
+    def next_deadline_ms(self) -> float | None:
+        """Return when `expire` must be called next, on the monotonic clock, or None."""
+        return self.waits.next_deadline_ms()
+
+    def expire(self, now_ms: float) -> None:
+        """Do what is due at `now_ms` of the monotonic clock."""
+        self.waits.expire(now_ms)
+
+    def close(self) -> None:
+        """Stop cleanly: everything is synced, and what still waits is told so.
+
+        Raises:
+            StorageError: something could not be synced.
+        """
+        running = self.commit.begin()
+        if running is not None:
+            self.commit.end(running.run())
+        self.store.close()
+
+
+def _log_failure(error: StorageError | None) -> None:
+    if error is not None:
+        _LOG.error("%s", error)

@@ -1,0 +1,54 @@
+"""ApiVersions, versions 0-4: what this broker serves.
+
+    3   the client names its software; a name that cannot be is refused
+    4   features whose lowest version is 0 may be listed; this broker has none at all
+
+Which versions there are is exactly what the router serves. A version that is too new is answered in
+version 0 (`unsupported_version`), whatever its request looks like, and the header of the response
+has no tagged fields in any version. Kafka: KIP-511, ApiVersionsRequest.isValid.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ottla.errors import codes
+from ottla.protocol.messages.api_18_api_versions import ApiVersionsRequest, ApiVersionsResponse
+
+if TYPE_CHECKING:
+    from ottla.broker.engine import Engine
+    from ottla.broker.requests import Context
+
+MIN_VERSION = 0
+MAX_VERSION = 4
+
+_SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
+
+
+def handle(
+    engine: Engine, request: ApiVersionsRequest, version: int, context: Context
+) -> ApiVersionsResponse:
+    """Tell which APIs are served."""
+    if version >= 3 and not (
+        _SOFTWARE.fullmatch(request.client_software_name)
+        and _SOFTWARE.fullmatch(request.client_software_version)
+    ):
+        return ApiVersionsResponse(error_code=codes.INVALID_REQUEST)
+    return ApiVersionsResponse(api_keys=_api_keys())
+
+
+def unsupported_version() -> ApiVersionsResponse:
+    """Return the answer to a version that is not served; it is encoded in version 0."""
+    return ApiVersionsResponse(error_code=codes.UNSUPPORTED_VERSION, api_keys=_api_keys())
+
+
+def _api_keys() -> list[ApiVersionsResponse.ApiVersion]:
+    from ottla.broker.router import SUPPORTED
+
+    return [
+        ApiVersionsResponse.ApiVersion(
+            api_key=key, min_version=support.min_version, max_version=support.max_version
+        )
+        for key, support in sorted(SUPPORTED.items())
+    ]

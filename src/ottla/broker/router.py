@@ -1,0 +1,101 @@
+"""Which APIs are served, in which versions, and by which handler."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ottla.broker.handlers import (
+    api_00_produce,
+    api_01_fetch,
+    api_02_list_offsets,
+    api_03_metadata,
+    api_18_api_versions,
+    api_22_init_producer_id,
+    api_23_offset_for_leader_epoch,
+)
+from ottla.broker.requests import CloseConnection, Pending
+from ottla.protocol.messages.api_00_produce import ProduceRequest, ProduceResponse
+from ottla.protocol.messages.api_01_fetch import FetchRequest, FetchResponse
+from ottla.protocol.messages.api_02_list_offsets import ListOffsetsRequest, ListOffsetsResponse
+from ottla.protocol.messages.api_03_metadata import MetadataRequest, MetadataResponse
+from ottla.protocol.messages.api_18_api_versions import ApiVersionsRequest, ApiVersionsResponse
+from ottla.protocol.messages.api_22_init_producer_id import (
+    InitProducerIdRequest,
+    InitProducerIdResponse,
+)
+from ottla.protocol.messages.api_23_offset_for_leader_epoch import (
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
+)
+
+if TYPE_CHECKING:
+    from ottla.broker.engine import Engine
+    from ottla.broker.requests import Context, Reply
+    from ottla.protocol.message import ApiMessage
+
+_LOG = logging.getLogger("ottla.broker")
+
+_APIS: tuple[tuple[type[ApiMessage], type[ApiMessage], ModuleType], ...] = (
+    (ProduceRequest, ProduceResponse, api_00_produce),
+    (FetchRequest, FetchResponse, api_01_fetch),
+    (ListOffsetsRequest, ListOffsetsResponse, api_02_list_offsets),
+    (MetadataRequest, MetadataResponse, api_03_metadata),
+    (ApiVersionsRequest, ApiVersionsResponse, api_18_api_versions),
+    (InitProducerIdRequest, InitProducerIdResponse, api_22_init_producer_id),
+    (OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, api_23_offset_for_leader_epoch),
+)
+
+
+class ApiSupport(NamedTuple):
+    """How one API is served.
+
+    Attributes:
+        request_class: the class of its requests.
+        response_class: the class of its responses.
+        min_version: the first version that is served.
+        max_version: the last one, inclusive.
+        handler: what answers; Any: each takes its own class of requests.
+    """
+
+    request_class: type[ApiMessage]
+    response_class: type[ApiMessage]
+    min_version: int
+    max_version: int
+    handler: Callable[[Engine, Any, int, Context], Reply]
+
+
+SUPPORTED: dict[int, ApiSupport] = {
+    request.API_KEY: ApiSupport(
+        request, response, module.MIN_VERSION, module.MAX_VERSION, module.handle
+    )
+    for request, response, module in _APIS
+}
+"""By API key; ApiVersions tells exactly these."""
+
+
+def handle(engine: Engine, request: ApiMessage, version: int, context: Context) -> Reply:
+    """Answer a request; called with `engine.lock` held.
+
+    Raises:
+        CloseConnection: there is no other answer.
+    """
+    support = SUPPORTED.get(request.API_KEY)
+    if support is None or not support.min_version <= version <= support.max_version:
+        raise CloseConnection(f"{type(request).__name__} version {version} is not served")
+    try:
+        reply = support.handler(engine, request, version, context)
+    except CloseConnection:
+        raise
+    except Exception as error:
+        name = type(request).__name__
+        _LOG.exception("%s version %d could not be answered", name, version)
+        raise CloseConnection(
+            f"the broker failed to answer {name}: {error}",
+            "What became of the request is not known.",
+        ) from error
+    if isinstance(reply, Pending):
+        engine.waits.add(reply)
+    return reply
