@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 import zlib
+from contextlib import suppress
 
 import pytest
 from cramjam import lz4, snappy, zstd
@@ -83,10 +84,8 @@ def test_gzip_of_several_members_is_read() -> None:
     packed = b"".join(gzip.compress(member) for member in members)
     assert bytes(decompress(GZIP, packed)) == b"".join(members)
     for size in range(len(gzip.compress(b"first")) + 1, len(packed)):
-        try:
+        with suppress(DecodeError):
             assert b"".join(members).startswith(decompress(GZIP, packed[:size]))
-        except DecodeError:
-            pass
 
 
 @each_codec
@@ -108,10 +107,8 @@ def test_a_flipped_bit_is_an_error_or_other_data(codec: int) -> None:
     for index in range(len(packed)):
         damaged = bytearray(packed)
         damaged[index] ^= 1 << (index % 8)
-        try:
+        with suppress(DecodeError):
             assert len(decompress(codec, damaged, 2 * len(MIXED))) <= 2 * len(MIXED)
-        except DecodeError:
-            pass
 
 
 @each_codec
@@ -204,16 +201,13 @@ def test_the_members_of_gzip_are_not_copied_for_each_other(
     assert copied < 5000 * 5000
 
 
-def test_a_size_that_snappy_only_claims_takes_no_memory() -> None:
-    for claimed in (b"\xff\xff\xff\x3f", b"\xff\xff\xff\xff\x0f"):
-        tracemalloc.start()
-        try:
-            with pytest.raises(DecodeError):
-                decompress(SNAPPY, claimed + b"\x00a", INFLATED_BYTES_MAX)
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-        assert peak < 100_000
+def test_a_size_that_snappy_only_claims_is_refused_before_memory_is_made_for_it() -> None:
+    claims = b"\x80\x80\x80\x40\x00a"
+    assert snappy.decompress_raw_len(claims) == INFLATED_BYTES_MAX
+    with pytest.raises(DecodeError, match=f"6 bytes claims to hold {INFLATED_BYTES_MAX}"):
+        decompress(SNAPPY, claims)
+    with pytest.raises(DecodeError, match="inflates to more than"):
+        decompress(SNAPPY, b"\xff\xff\xff\xff\x07\x00a")
 
 
 def test_a_snappy_header_cut_off_or_a_block_that_is_not_there_is_an_error() -> None:
