@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import click
 
 from ottla.cli.outcome import PartlyDone, broker_option, json_option
 from ottla.client.producer import Producer
+from ottla.clock import SYSTEM
 from ottla.errors import DeliveryError, KafkaError
 from ottla.wire.compression import NAMES
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ottla.client.delivery import Delivery
 
 JSON_VERSION = 1
-_PROGRESS_EVERY_S = 1.0
+_PROGRESS_EVERY_MS = 1000
 
 
 class _Ranges:
@@ -139,14 +139,14 @@ def _send_many(
 ) -> None:
     ranges = _Ranges()
     problem: KafkaError | None = None
-    started = told = time.monotonic()
+    started = told = SYSTEM.monotonic_ms()
     try:
         for value in values:
             producer.send(topic, value, on_delivery=ranges.stored_one, **record)
             ranges.sent += 1
-            if ranges.sent % 1000 == 0 and time.monotonic() - told > _PROGRESS_EVERY_S:
-                told = time.monotonic()
-                _progress(ranges, told - started, quiet=quiet)
+            if ranges.sent % 1000 == 0 and SYSTEM.monotonic_ms() - told > _PROGRESS_EVERY_MS:
+                told = SYSTEM.monotonic_ms()
+                _progress(ranges, (told - started) / 1000, quiet=quiet)
     except KafkaError as error:
         problem = error
     try:

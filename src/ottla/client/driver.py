@@ -15,7 +15,6 @@ after that it parks, and is woken by the first `send` that finds it parked.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from ottla.clock import Clock
 
 _TICK_S = 0.005
+_TICK_MS = _TICK_S * 1000
 _IDLE_TICKS = 200
 _TURN_S = 0.25
 _HANDOVER_S = 0.05
@@ -63,7 +63,7 @@ class Driver:
         self._lock = threading.Lock()
         self._turned = threading.Condition()
         self._callers = 0
-        self._last_call_s = 0.0
+        self._last_call_ms = 0.0
         self._driving: int | None = None
         self._thread: threading.Thread | None = None
         self._bell = threading.Event()
@@ -90,7 +90,7 @@ class Driver:
             return self._run_until(reached, deadline)
         finally:
             self._callers -= 1
-            self._last_call_s = time.monotonic()
+            self._last_call_ms = self._clock.monotonic_ms()
             if self.parked and self._work.has_work():
                 self._wake()
 
@@ -117,7 +117,7 @@ class Driver:
         """Do one turn without waiting, unless another thread is doing one."""
         if self._lock.acquire(blocking=False):
             try:
-                self._last_call_s = time.monotonic()
+                self._last_call_ms = self._clock.monotonic_ms()
                 self._turn(0.0)
             finally:
                 self._release()
@@ -163,7 +163,7 @@ class Driver:
     def _run(self) -> None:
         idle = 0
         while not self._closed:
-            if self._callers or time.monotonic() - self._last_call_s < _TICK_S:
+            if self._callers or self._clock.monotonic_ms() - self._last_call_ms < _TICK_MS:
                 idle = 0
             elif not self._work.has_work():
                 idle += 1
