@@ -197,6 +197,14 @@ class LogDir:
         content = checkpoints.encode_offsets(points)
         return lambda: self._files.write(f"{self.path}/{checkpoints.RECOVERY_POINTS}", content)
 
+    def abandon(self) -> None:
+        """Let go of everything without a clean stop: the next start checks the logs."""
+        reason = StorageError(f"the store {self.path} was given up")
+        for log in self.logs.values():
+            log.abandon(reason)
+        self.logs.clear()
+        self._unlock()
+
     def close(self) -> None:
         """Stop cleanly: everything is synced, and the marker says so.
 

@@ -254,6 +254,14 @@ class PartitionLog:
             segment.close()
         self._fail(StorageError(f"the log of {self.topic}-{self.partition} is closed"))
 
+    def configure(self, config: LogConfig) -> None:
+        """Go on with other settings; what waits for a sync is stored where none is wanted now."""
+        self.config = config
+        for segment in self._segments:
+            segment.config = config
+        if not config.durable and self.failed is None:
+            self._advance(self.log_end_offset, self._active, self._active.size)
+
     def abandon(self, reason: StorageError) -> None:
         """Let go of the files of a deleted partition; whoever waits is told the reason."""
         for segment in self._segments:
@@ -355,7 +363,7 @@ class PartitionLog:
             )
             return
         self.recovery_point = sync.offset
-        if self.config.durable and self.failed is None:
+        if self.failed is None and sync.offset > self.high_watermark:
             self._advance(sync.offset, sync.segment, sync.position)
 
     def _fail(self, error: StorageError) -> None:
