@@ -22,8 +22,9 @@ def generated() -> dict[Path, str]:
 
 
 def main() -> int:
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m codegen", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on a difference")
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if they are not")
     check = parser.parse_args().check
     wanted = generated()
     found = set((ROOT / "protocol" / "messages").glob("*.py"))

@@ -76,6 +76,7 @@ def _quoted(text: str | None) -> str:
 
 
 def render() -> str:
+    """Return the module of facts about the configs."""
     synonyms = [
         json.loads(line) for line in (FACTS / "config-synonyms.jsonl").read_text().splitlines()
     ]
@@ -113,5 +114,8 @@ def render() -> str:
         names = ", ".join(_quoted(name) for name in entry["broker"])
         comma = "," if len(entry["broker"]) == 1 else ""
         lines.append(f"    {_quoted(entry['topic'])}: ({names}{comma}),")
-    lines += ["}", '"""Topic config -> the broker configs that give its default, first one first."""']
+    lines += [
+        "}",
+        '"""Topic config -> the broker configs that give its default, first one first."""',
+    ]
     return "\n".join(lines) + "\n"

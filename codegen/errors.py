@@ -23,6 +23,7 @@ def class_name(name: str) -> str:
 
 
 def render_codes() -> str:
+    """Return the module of the codes' numbers."""
     lines = [HEADER.rstrip(), '"""Kafka\'s error codes as they stand on the wire."""', ""]
     lines.append("from typing import Final")
     lines.append("")
@@ -31,6 +32,7 @@ def render_codes() -> str:
 
 
 def render_classes() -> str:
+    """Return the module of the codes' classes."""
     lines = [HEADER.rstrip(), '"""One exception class for each of Kafka\'s error codes."""', ""]
     lines += ["from __future__ import annotations", ""]
     lines += ["from ottla.errors.tree import BrokerError", ""]

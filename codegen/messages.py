@@ -226,8 +226,6 @@ def _parameter(field: FieldFact) -> str:
 def _assigned(message: MessageFact, field: FieldFact) -> str:
     if _parameter(field) != "UNSET":
         return field.name
-    if field.struct and not field.is_array:
-        new = f"{message.name}.{field.struct.name}()"
-    else:
-        new = "[]"
+    struct = None if field.is_array else field.struct
+    new = f"{message.name}.{struct.name}()" if struct else "[]"
     return f"{new} if {field.name} is UNSET else {field.name}"

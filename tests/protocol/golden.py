@@ -66,13 +66,10 @@ def to_message(vector: Vector, records: list[memoryview]) -> Message:
         vector: the vector.
         records: what stands for `records`, in order; the JSON only tells whether there are any.
     """
-    return _build(
-        message_class(vector.message), _facts()[vector.message][0].struct, vector, records
-    )
-
-
-def _build(cls: Any, struct: StructFact, vector: Vector, records: list[memoryview]) -> Any:
-    return _build_struct(cls, cls, struct, vector.value, records)
+    cls = message_class(vector.message)
+    struct = _facts()[vector.message][0].struct
+    message: Message = _build_struct(cls, cls, struct, vector.value, records)
+    return message
 
 
 def _build_struct(

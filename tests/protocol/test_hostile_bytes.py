@@ -37,8 +37,8 @@ FIXED_BYTES_MAX = 20_000
 """What an error may cost, whatever the size of the input: texts, tracebacks, plans."""
 
 RATIO_MAX = 100
-"""How many bytes of Python objects a byte of input may become: an empty string is one byte on the
-wire, and an object of a structure with several arrays needs few bytes to be filled with defaults."""
+"""How many bytes of Python objects one of input may become: on the wire an empty string is one
+byte, and few bytes are enough for an object with several arrays that are filled with defaults."""
 
 
 def attempt(vector: Vector, data: bytes | bytearray) -> None:

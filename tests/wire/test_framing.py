@@ -149,7 +149,7 @@ def test_bytes_that_trickle_in_are_seldom_copied(reuse: bool, chunk_bytes: int) 
     """Every new chunk copies what is pending: there must be few of them, not one for each byte."""
     buffer = FrameBuffer(FRAME_BYTES_MAX, reuse)
     data = framed(bytes(100_000))
-    chunks = []
+    chunks: list[object] = []
     position = 0
     while position < len(data):
         owner = buffer.room().obj

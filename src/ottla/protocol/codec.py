@@ -144,11 +144,11 @@ class Schema:
 class Plan:
     """The steps of one class at one version."""
 
-    cls: type
+    cls: Any
     flexible: cython.bint
-    steps: list
-    tagged: list
-    absent: list
+    steps: list[Step]
+    tagged: list[Step]
+    absent: list[tuple[Step, bool]]
     size_min: cython.Py_ssize_t
 
     def __init__(self, cls: type, flexible: bool) -> None:
@@ -176,8 +176,8 @@ class Step:
     element_plan: Plan
     element_size: cython.Py_ssize_t
     tag: cython.longlong
-    default: object
-    makes_default: object
+    default: Any
+    makes_default: Any
 
     def __init__(self, field: Field, version: int, flexible: bool) -> None:
         self.name = field.name
@@ -284,7 +284,7 @@ def _named(cls: type, version: int, error: DecodeError) -> DecodeError:
 
 
 @cython.cfunc
-def _decode_struct(plan: Plan, reader: Reader) -> object:
+def _decode_struct(plan: Plan, reader: Reader) -> Any:
     message = plan.cls.__new__(plan.cls)
     step: Step
     for step in plan.steps:
@@ -349,7 +349,7 @@ def _decode_array(step: Step, reader: Reader) -> object:
         raise DecodeError(
             f"array {step.name} has a count of {count}, {reader.remaining()} bytes remain"
         )
-    values: list = []
+    values: list[Any] = []
     while count > 0:
         count -= 1
         values.append(
@@ -378,7 +378,7 @@ def _decode_value(
         if nullable and reader.int8() < 0:
             return None
         return _decode_struct(plan, reader)
-    if kind == BYTES or kind == RECORDS:
+    if kind in (BYTES, RECORDS):
         size = reader.uvarint() - 1 if flexible else reader.int32()
         if size < 0:
             return _null(size, nullable)
@@ -447,7 +447,7 @@ def _encode_struct(plan: Plan, message: object, writer: Writer) -> object:
 @cython.cfunc
 def _encode_tagged(plan: Plan, message: object, writer: Writer) -> object:
     step: Step
-    present: list = []
+    present: list[tuple[Step, Any]] = []
     for step in plan.tagged:
         value = getattr(message, step.name)
         if value != step.default:
@@ -483,7 +483,7 @@ def _encode_field(step: Step, value: object, writer: Writer, marked: cython.bint
 
 
 @cython.cfunc
-def _encode_array(step: Step, values: object, writer: Writer) -> object:
+def _encode_array(step: Step, values: Any, writer: Writer) -> object:
     if values is None:
         if not step.nullable:
             raise EncodeError(f"{step.name} cannot be None")
@@ -507,7 +507,7 @@ def _encode_value(
     plan: Plan,
     flexible: cython.bint,
     nullable: cython.bint,
-    value: object,
+    value: Any,
     writer: Writer,
 ) -> object:
     if kind == INT32:
@@ -525,7 +525,7 @@ def _encode_value(
             if type(value) is not plan.cls:
                 raise TypeError(f"not a {plan.cls.__name__}")
             _encode_struct(plan, value, writer)
-    elif kind == BYTES or kind == RECORDS:
+    elif kind in (BYTES, RECORDS):
         _encode_sized(value, flexible, nullable, False, writer)
     elif kind == UUID:
         if len(value) != 16:
@@ -547,7 +547,7 @@ def _encode_value(
 
 
 @cython.cfunc
-def _integer(value: object) -> object:
+def _integer(value: Any) -> Any:
     """Return an integer as it is; C would cut a float down to one."""
     if not isinstance(value, int):
         raise TypeError("not an integer")
@@ -556,7 +556,7 @@ def _integer(value: object) -> object:
 
 @cython.cfunc
 def _encode_sized(
-    data: object, flexible: cython.bint, nullable: cython.bint, short: cython.bint, writer: Writer
+    data: Any, flexible: cython.bint, nullable: cython.bint, short: cython.bint, writer: Writer
 ) -> object:
     if data is None:
         if not nullable:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ottla.protocol.codec import Schema
+if TYPE_CHECKING:
+    from ottla.protocol.codec import Schema
 
 UNSET: Any = object()
 """Stands for "not given" where the default is a new object."""
@@ -20,7 +21,7 @@ class Message:
     it. Uuids are 16 bytes; `records` are any buffer, a view of the received one after decoding.
     """
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
     __hash__ = None  # type: ignore[assignment]  # mutable, so not hashable
     SCHEMA: ClassVar[Schema]
 

@@ -263,6 +263,14 @@ class Record:
         timestamp_ms: milliseconds since 1970, or -1 where it has none.
     """
 
+    if not cython.compiled:  # for the compiled form batch.pxd says so
+        _source: Bytes
+        _key_start: int
+        _value_start: int
+        _headers: list[Header] | None
+        _headers_start: int
+        _end: int
+
     def __init__(
         self,
         topic: str,
@@ -541,9 +549,7 @@ class RecordsScan:
         self.first_null_key = -1
 
 
-def _read_headers(
-    source: Bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t
-) -> list[Header]:
+def _read_headers(source: Bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> list[Header]:
     reader: RecordIterator = RecordIterator.__new__(RecordIterator)
     reader._source = source
     reader._position = start

@@ -20,8 +20,6 @@ from ottla.wire.compression import NONE, compress
 from ottla.wire.crc32c import crc32c
 
 if TYPE_CHECKING:
-    from ottla.wire import Buffer
-
     Headers = Iterable[tuple[str, bytes | None]]
 
 if cython.compiled:
@@ -87,11 +85,9 @@ class BatchBuilder:
         """
         key_size: cython.Py_ssize_t = -1 if key is None else len(key)
         value_size: cython.Py_ssize_t = -1 if value is None else len(value)
-        packed: bytes | None
-        if headers is None or isinstance(headers, bytes):
-            packed = headers
-        else:
-            packed = pack_headers(headers)
+        packed: bytes | None = None
+        if headers is not None:
+            packed = headers if isinstance(headers, bytes) else pack_headers(headers)
         headers_size: cython.Py_ssize_t = 1 if packed is None else len(packed)
         if self.count == 0:
             self.base_timestamp = timestamp_ms
@@ -127,8 +123,7 @@ class BatchBuilder:
         else:
             self._data[self.size] = 0
             self.size += 1
-        if timestamp_ms > self.max_timestamp:
-            self.max_timestamp = timestamp_ms
+        self.max_timestamp = max(self.max_timestamp, timestamp_ms)
         self.count += 1
         return self.count - 1
 

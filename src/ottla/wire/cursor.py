@@ -122,7 +122,8 @@ class Reader:
         i: cython.Py_ssize_t = self.position
         p: cython.p_const_uchar = self._data
         self.position = i + 2
-        return (p[i] << 8) | p[i + 1]
+        value: cython.int = (p[i] << 8) | p[i + 1]
+        return value
 
     def int32(self) -> int:
         """Read a signed 32-bit integer."""
