@@ -203,9 +203,7 @@ def _recompressed(batch: Buffer, header: BatchHeader, codec: int) -> memoryview:
     builder = BatchBuilder(header.size)
     try:
         for record in iterate_records(batch, header):
-            builder.append(
-                record.timestamp_ms, record.key, record.value, record.headers, _SIZE_MAX
-            )
+            builder.append(record.timestamp_ms, record.key, record.value, record.headers, _SIZE_MAX)
     except CorruptRecords as error:
         raise Refused(codes.CORRUPT_MESSAGE, error.what) from error
     return builder.build(

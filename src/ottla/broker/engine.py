@@ -127,9 +127,7 @@ class Engine:
             self.cluster.replay(record)
 
         Runtime(log, self.commit, MetadataCodec(), replay, self.clock).load()
-        self.metadata = Runtime(
-            log, self.commit, MetadataCodec(), self.cluster.replay, self.clock
-        )
+        self.metadata = Runtime(log, self.commit, MetadataCodec(), self.cluster.replay, self.clock)
         self.store.remove_leftovers()
         self._put_strays_aside(removed)
         for topic in self.cluster.topics.values():

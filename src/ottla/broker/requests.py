@@ -84,19 +84,25 @@ class Pending:
         """Hand the response over; only the first one counts."""
         if self.is_done:
             return
-        self.is_done = True
         self.response = response
+        self.is_done = True
         self._expire = None
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback(response)
+        self._call()
 
     def when_done(self, callback: Answered) -> None:
-        """Call `callback` with the response; at once where it is there."""
+        """Call `callback` with the response; at once where it is there. Any thread may ask."""
+        self._callbacks.append(callback)
         if self.is_done:
+            self._call()
+
+    def _call(self) -> None:
+        """Call every callback once, though two threads may meet here."""
+        while self._callbacks:
+            try:
+                callback = self._callbacks.pop(0)
+            except IndexError:
+                return
             callback(self.response)
-        else:
-            self._callbacks.append(callback)
 
     def expire(self) -> None:
         """Tell that its time is over."""

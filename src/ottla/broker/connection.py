@@ -1,0 +1,284 @@
+"""One connection: frames in, one request at a time, responses out in the order of the requests.
+
+A request is decoded over the bytes that it arrived in; they may be overwritten as soon as its
+handler has returned, since nothing that waits keeps views of them. While a response is waited for,
+or the peer does not take what was written, little more is read, so a connection holds at most one
+frame, one response and what the transport has buffered.
+
+A request that cannot be answered in Kafka's protocol - an unknown API or version, or bytes that are
+no request - ends the connection, with a line in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from typing import TYPE_CHECKING, cast
+
+from ottla.broker.handlers.api_18_api_versions import unsupported_version
+from ottla.broker.requests import CloseConnection, Context, Pending
+from ottla.broker.router import SUPPORTED, handle
+from ottla.errors import DecodeError, EncodeError
+from ottla.protocol.codec import decode_from, encode_to
+from ottla.wire.cursor import Reader, Writer
+from ottla.wire.framing import FrameBuffer, FrameError
+
+if TYPE_CHECKING:
+    from ottla.broker.router import ApiSupport
+    from ottla.broker.server import Server
+    from ottla.protocol.message import ApiMessage
+
+API_VERSIONS = 18
+TRACE_TAG = 0x6F74
+"""The tagged field by which a request asks what becomes of it, and a response tells."""
+
+_SIZE = struct.Struct(">i")
+_BYTES_AHEAD = 64 * 1024
+"""How much is read ahead while a request is being answered."""
+
+_LOG = logging.getLogger("ottla.broker")
+
+
+class Request:
+    """What is known of a request from its header.
+
+    Attributes:
+        support: how its API is served.
+        version: its version.
+        correlation_id: what the response must repeat.
+        context: where it came from.
+        received_ns: when it had arrived; the monotonic clock.
+    """
+
+    __slots__ = ("context", "correlation_id", "received_ns", "support", "version")
+
+    def __init__(
+        self,
+        support: ApiSupport,
+        version: int,
+        correlation_id: int,
+        context: Context,
+        received_ns: int,
+    ) -> None:
+        self.support = support
+        self.version = version
+        self.correlation_id = correlation_id
+        self.context = context
+        self.received_ns = received_ns
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A client's connection.
+
+    Attributes:
+        active_ms: when something last happened; the monotonic clock.
+    """
+
+    def __init__(self, server: Server, frame_bytes_max: int) -> None:
+        self.active_ms = 0.0
+        self._server = server
+        self._engine = server.engine
+        self._frames = FrameBuffer(frame_bytes_max, reuse=True)
+        self._transport: asyncio.Transport
+        self._host = ""
+        self._port = 0
+        self._peer = ""
+        self._answering: Request | None = None
+        self._is_stuck = False
+        self._is_reading = True
+        self._is_open = True
+
+    # -- what the transport tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        host, port = transport.get_extra_info("sockname")[:2]
+        self._host = host.removeprefix("::ffff:") if "." in host else host
+        self._port = port
+        peer = transport.get_extra_info("peername") or ("", 0)
+        self._peer = f"{peer[0]}:{peer[1]}"
+        self.active_ms = self._engine.clock.monotonic_ms()
+        self._server.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._frames.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._frames.received(nbytes)
+        self.active_ms = self._engine.clock.monotonic_ms()
+        self.go_on()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._is_stuck = True
+
+    def resume_writing(self) -> None:
+        self._is_stuck = False
+        self.active_ms = self._engine.clock.monotonic_ms()
+        self.go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_open = False
+        self._server.closed(self)
+
+    # -- requests
+
+    def go_on(self) -> None:
+        """Answer what has arrived, as far as one request at a time allows."""
+        try:
+            while self._is_open and self._answering is None and not self._is_stuck:
+                frame = self._frames.next_frame()
+                if frame is None:
+                    break
+                self._answer(frame)
+        except FrameError as error:
+            self._refuse(_what_it_is(error))
+        except DecodeError as error:
+            self._refuse(f"a request that cannot be read: {error.what}")
+        except CloseConnection as error:
+            self._refuse(error.what)
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Read on, or do not."""
+        if not self._is_open:
+            return
+        is_waiting = self._answering is not None or self._is_stuck
+        wants_more = not is_waiting or self._frames.pending() < _BYTES_AHEAD
+        if wants_more == self._is_reading:
+            return
+        self._is_reading = wants_more
+        if wants_more:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _refuse(self, reason: str) -> None:
+        _LOG.warning("closed the connection of %s: %s", self._peer, reason)
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection once everything that was written has left."""
+        if self._is_open:
+            self._is_open = False
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._is_open = False
+        self._transport.abort()
+
+    def is_idle_since(self, limit_ms: float) -> bool:
+        """Tell whether nothing has happened since `limit_ms` and nothing is waited for."""
+        return self.active_ms < limit_ms and self._answering is None
+
+    def _answer(self, frame: memoryview) -> None:
+        """Handle one request.
+
+        Raises:
+            DecodeError: it is none.
+            CloseConnection: it cannot be answered.
+        """
+        reader = Reader(frame)
+        api_key, version = reader.int16(), reader.int16()
+        correlation_id = reader.int32()
+        support = SUPPORTED.get(api_key)
+        if support is None:
+            raise CloseConnection(f"API key {api_key} version {version} is not served")
+        if not support.min_version <= version <= support.max_version:
+            if api_key != API_VERSIONS:
+                raise CloseConnection(f"API key {api_key} version {version} is not served")
+            unserved = Request(support, 0, correlation_id, Context(), 0)
+            self._write(unserved, unsupported_version())
+            return
+        request = self._read_header(reader, support, version, correlation_id)
+        message = decode_from(support.request_class, reader, version)
+        reader.finish()
+        with self._engine.lock:
+            reply = handle(self._engine, message, version, request.context)
+        self._server.turn_soon()
+        if isinstance(reply, Pending):
+            self._answering = request
+            reply.when_done(self._answered)
+        elif reply is not None:
+            self._write(request, reply)
+
+    def _read_header(
+        self, reader: Reader, support: ApiSupport, version: int, correlation_id: int
+    ) -> Request:
+        """Read the rest of a request's header: v2 where the version is flexible, else v1."""
+        size = reader.int16()
+        client_id = None if size < 0 else reader.text(size)
+        events: list[tuple[str, int]] | None = None
+        if version >= support.request_class.SCHEMA.flexible:
+            for _ in range(reader.uvarint()):
+                if reader.uvarint() == TRACE_TAG:
+                    events = []
+                reader.skip(reader.uvarint())
+        context = Context(self._host, self._port, client_id, self._peer, events)
+        received_ns = 0 if events is None else self._engine.clock.monotonic_ns()
+        return Request(support, version, correlation_id, context, received_ns)
+
+    # -- responses
+
+    def _answered(self, response: ApiMessage | None) -> None:
+        """Take a response that was waited for, in whatever thread and in the midst of anything."""
+        self._server.deliver(self, response)
+
+    def deliver(self, response: ApiMessage | None) -> None:
+        """Send the response that was waited for, and go on with what has arrived meanwhile."""
+        request, self._answering = self._answering, None
+        if not self._is_open:
+            return
+        self.active_ms = self._engine.clock.monotonic_ms()
+        if response is not None and request is not None:
+            self._write(request, response)
+        self.go_on()
+
+    def _write(self, request: Request, response: ApiMessage) -> None:
+        writer = Writer()
+        writer.int32(request.correlation_id)
+        support = request.support
+        is_flexible = request.version >= support.response_class.SCHEMA.flexible
+        if is_flexible and response.API_KEY != API_VERSIONS:
+            _write_tags(writer, request)
+        try:
+            encode_to(writer, response, request.version)
+        except EncodeError as error:
+            _LOG.error("%s", error)
+            self._refuse("its response could not be encoded")
+            return
+        self._transport.writelines([_SIZE.pack(writer.size()), *writer.parts()])
+
+
+def _write_tags(writer: Writer, request: Request) -> None:
+    events = request.context.events
+    if events is None:
+        writer.uvarint(0)
+        return
+    told = Writer()
+    told.uvarint(len(events))
+    for event, at_ns in events:
+        name = event.encode()
+        told.uvarint(len(name) + 1)
+        told.raw(name)
+        told.uvarint(max(at_ns - request.received_ns, 0))
+    writer.uvarint(1)
+    writer.uvarint(TRACE_TAG)
+    writer.uvarint(told.size())
+    writer.raw(told.joined())
+
+
+def _what_it_is(error: FrameError) -> str:
+    """Say what a peer may be, after its first bytes."""
+    head = error.head
+    if head[:2] == b"\x16\x03":
+        return "it speaks TLS, and this port is plain text"
+    if head[:4] in (b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"PRI ", b"CONN"):
+        return "it speaks HTTP, and this port speaks Kafka's protocol"
+    if head[:4] == b"SSH-":
+        return "it speaks SSH, and this port speaks Kafka's protocol"
+    return error.what
