@@ -156,13 +156,18 @@ class EmbeddedChannel:
         except CloseConnection as error:
             network.post(_bind(self._lost, error))
             return
-        except Closed as error:
-            network.post(_bind(self._lost, _gone(network, error)))
+        except Closed:
+            network.post(_bind(self._lost, _gone(network)))
             return
         if isinstance(reply, Pending):
             reply.when_done(lambda response: self._answer(call, context, response))
         else:
             self._answer(call, context, reply)
+
+    def why_gone(self) -> KafkaError | None:
+        if self._network.broker.is_closed:
+            return _gone(self._network)
+        return None
 
     def _answer(self, call: Call, context: Context, response: ApiMessage | None) -> None:
         self._network.post(lambda: self._hand_over(call, context, response))
@@ -191,9 +196,9 @@ def _bind(function: Callable[[KafkaError], None], error: KafkaError) -> Callable
     return lambda: function(error)
 
 
-def _gone(network: EmbeddedNetwork, error: Closed) -> BrokerUnavailable:
+def _gone(network: EmbeddedNetwork) -> BrokerUnavailable:
     return BrokerUnavailable(
-        f"the {network.address} is closed: {error.what}",
+        f"the {network.address} is closed",
         address=network.address,
         stage="connection",
     )

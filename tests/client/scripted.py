@@ -38,6 +38,9 @@ class ScriptedChannel:
             self.network.arriving.append(lambda: self.listener.left(call))
         self.network.calls.append((self, call))
 
+    def why_gone(self) -> None:
+        return None
+
     def close(self) -> None:
         self.is_open = False
 

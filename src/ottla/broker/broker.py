@@ -1,9 +1,9 @@
 """The broker as an object: in this process for whoever has it, and on a port where it listens.
 
 Without a server the callers do all the work. `handle` answers at once or later, and `drive` does
-what is left to do: the first thread that finds something to be made durable syncs it, for everybody;
-the others wait until something has changed. So a lone caller changes threads nowhere, and many
-share their syncs.
+what is left to do: the first thread that finds something to be made durable syncs it, for all of
+them; the others wait until something has changed. So a lone caller changes threads nowhere, and
+many share their syncs.
 
 With a server its event loop does the same work besides; whoever comes first does it.
 """
@@ -14,7 +14,6 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ottla.broker.engine import Engine
@@ -26,6 +25,8 @@ from ottla.log.files import Files, OsFiles, write_owner
 from ottla.log.memory_files import MemoryFiles
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from ottla.broker.requests import Context, Reply
     from ottla.broker.server import Server
     from ottla.protocol.message import ApiMessage
@@ -86,6 +87,11 @@ class Broker:
     def _write_owner(self, address: str) -> None:
         if self.path is not None:
             write_owner(self.path, address)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
 
     def __enter__(self) -> Self:
         return self

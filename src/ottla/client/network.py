@@ -83,6 +83,14 @@ class Channel(Protocol):
         """Send a request; its answer is handed over in a later `Network.poll`."""
         ...
 
+    def why_gone(self) -> KafkaError | None:
+        """Return why an idle channel cannot be used any more, as far as that is known already.
+
+        What is sent over a channel that the peer has closed is lost, and nobody can tell whether it
+        was before the peer took it; so it is better looked for before.
+        """
+        ...
+
     def close(self) -> None:
         """Close it; nothing is handed over any more, and `lost` is not called."""
         ...

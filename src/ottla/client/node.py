@@ -104,7 +104,13 @@ class Node:
     def is_ready(self) -> bool:
         """Tell whether requests can be sent; begins to connect where they cannot."""
         if self.state is NodeState.READY:
-            return True
+            assert self._channel is not None
+            if self._in_flight:
+                return True
+            gone = self._channel.why_gone()
+            if gone is None:
+                return True
+            self._failed(gone)
         now = self._clock.monotonic_ms()
         if self.state is NodeState.IDLE and now >= self.next_try_ms:
             self.state = NodeState.CONNECTING

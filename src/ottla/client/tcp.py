@@ -38,6 +38,7 @@ FRAME_BYTES_MAX = 300 * 1024 * 1024
 _SIZE = struct.Struct(">i")
 _HEAD = struct.Struct(">hhi")
 _BUFFERS_MAX = 512
+_CLOSED = "the other side closed it"
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN)
 _LITERALS = ("localhost", "")
 
@@ -266,6 +267,15 @@ class TcpChannel:
         if was_idle:
             self._flush()
 
+    def why_gone(self) -> KafkaError | None:
+        try:
+            waiting = self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            return _lost(self.peer, error.strerror or str(error))
+        return None if waiting else _lost(self.peer, _CLOSED)
+
     def _write_header(self, writer: Writer, call: Call) -> None:
         """Write a request header: v2 where the version is flexible, else v1."""
         self._correlation_id = (self._correlation_id + 1) & 0x7FFFFFFF
@@ -320,7 +330,7 @@ class TcpChannel:
             self._broken(_lost(self.peer, error.strerror or str(error)))
             return
         if size == 0:
-            self._broken(_lost(self.peer, "the other side closed it"))
+            self._broken(_lost(self.peer, _CLOSED))
             return
         self._frames.received(size)
         try:
