@@ -106,7 +106,9 @@ def ottla_consume(address: str, topic: str, count: int) -> tuple[int, int]:
 
 def confluent_consume(address: str, topic: str, count: int) -> tuple[int, int]:
     """The same with confluent-kafka's `consume`."""
-    consumer = confluent_kafka.Consumer({"bootstrap.servers": address, "group.id": "bench"})
+    consumer = confluent_kafka.Consumer(
+        {"bootstrap.servers": address, "group.id": "bench", "enable.auto.commit": False}
+    )
     consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
     found = checksum = 0
     while found < count:

@@ -68,7 +68,9 @@ def produce_confluent(address: str, topic: str, records: Sequence[Sent], codec: 
 
 
 def read_confluent(address: str, topic: str, count: int) -> list[Sent]:
-    consumer = confluent_kafka.Consumer({"bootstrap.servers": address, "group.id": "g"})
+    consumer = confluent_kafka.Consumer(
+        {"bootstrap.servers": address, "group.id": "g", "enable.auto.commit": False}
+    )
     consumer.assign([confluent_kafka.TopicPartition(topic, 0, 0)])
     found: list[Sent] = []
     deadline = time.monotonic() + TIMEOUT_S

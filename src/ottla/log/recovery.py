@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from ottla.errors import CorruptLog
@@ -65,9 +66,7 @@ class Recovered:
     unsynced: list[Segment] = field(default_factory=list)
 
 
-def load(
-    files: Files, folder: str, config: LogConfig, recovery_point: int | None
-) -> Recovered:
+def load(files: Files, folder: str, config: LogConfig, recovery_point: int | None) -> Recovered:
     """Open the segments in a partition's folder.
 
     Args:
@@ -120,7 +119,7 @@ def _load_snapshot(
 
 def _replay(segments: list[Segment], producers: ProducerState, start: int) -> None:
     """Bring producer state up to the end from the batches behind a snapshot."""
-    for segment, following in zip(segments, [*segments[1:], None], strict=True):
+    for segment, following in zip_longest(segments, segments[1:]):
         if following is not None and following.base_offset <= start:
             continue
         position = segment.position_of(start) if start > segment.base_offset else 0
@@ -137,7 +136,9 @@ def _load_checked(
     snapshots: list[int],
     recovery_point: int,
 ) -> Recovered:
-    first_checked = max(index for index, base in enumerate(bases) if index == 0 or base <= recovery_point)
+    first_checked = max(
+        index for index, base in enumerate(bases) if index == 0 or base <= recovery_point
+    )
     start = bases[first_checked]
     producers, snapshot_offset = _load_snapshot(files, folder, snapshots, start)
     segments = [Segment.open(files, folder, base, config) for base in bases[:first_checked]]
