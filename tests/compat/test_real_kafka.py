@@ -61,7 +61,7 @@ def test_keys_go_to_the_same_partitions_as_from_java_s_default(real_kafka: RealK
 def test_kafka_dump_log_reads_a_partition_that_we_wrote(
     kafka_jars: KafkaJars, tmp_path: Path
 ) -> None:
-    with Broker(tmp_path / "store", settings={"log.segment.bytes": "200000"}) as broker:
+    with Broker(tmp_path / "store", settings={"log.segment.bytes": "1048576"}) as broker:
         address = broker.listen()
         with Admin(address) as admin:
             admin.create_topic("dumped", 1)

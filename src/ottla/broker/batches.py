@@ -30,7 +30,7 @@ from ottla.wire.compression import GZIP, LZ4, NONE, SNAPPY, ZSTD
 from ottla.wire.crc32c import crc32c
 
 if TYPE_CHECKING:
-    from ottla.broker.interim_configs import TopicConfig
+    from ottla.broker.configs import TopicConfig
     from ottla.records.batch import BatchHeader, RecordsScan
     from ottla.wire import Buffer
 

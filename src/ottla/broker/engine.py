@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from ottla.broker.interim_configs import Configs
+from ottla.broker.configs import Configs
 from ottla.broker.waits import Waits
 from ottla.coordinator.cluster.records import MetadataCodec
 from ottla.coordinator.cluster.state import TOPIC_RESOURCE, ClusterState, Decision, Topic
@@ -85,7 +85,12 @@ class Engine:
         self.cluster_id = store.cluster_id
         self.advertised: tuple[str, int] | None = None
         self.cluster = ClusterState(self.node_id)
-        self.configs = Configs(self.cluster, settings)
+        told = {
+            "node.id": str(self.node_id),
+            "broker.id": str(self.node_id),
+            "log.dirs": store.path,
+        }
+        self.configs = Configs(self.cluster, settings, told)
         self.metadata: Runtime[ApiMessage]
         self._files = files
         self._settings = settings

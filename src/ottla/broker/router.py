@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ottla.broker.handlers import (
@@ -13,8 +12,15 @@ from ottla.broker.handlers import (
     api_02_list_offsets,
     api_03_metadata,
     api_18_api_versions,
+    api_19_create_topics,
+    api_20_delete_topics,
+    api_21_delete_records,
     api_22_init_producer_id,
     api_23_offset_for_leader_epoch,
+    api_32_describe_configs,
+    api_37_create_partitions,
+    api_44_incremental_alter_configs,
+    api_60_describe_cluster,
 )
 from ottla.broker.requests import CloseConnection, Pending
 from ottla.protocol.messages.api_00_produce import ProduceRequest, ProduceResponse
@@ -22,6 +28,12 @@ from ottla.protocol.messages.api_01_fetch import FetchRequest, FetchResponse
 from ottla.protocol.messages.api_02_list_offsets import ListOffsetsRequest, ListOffsetsResponse
 from ottla.protocol.messages.api_03_metadata import MetadataRequest, MetadataResponse
 from ottla.protocol.messages.api_18_api_versions import ApiVersionsRequest, ApiVersionsResponse
+from ottla.protocol.messages.api_19_create_topics import CreateTopicsRequest, CreateTopicsResponse
+from ottla.protocol.messages.api_20_delete_topics import DeleteTopicsRequest, DeleteTopicsResponse
+from ottla.protocol.messages.api_21_delete_records import (
+    DeleteRecordsRequest,
+    DeleteRecordsResponse,
+)
 from ottla.protocol.messages.api_22_init_producer_id import (
     InitProducerIdRequest,
     InitProducerIdResponse,
@@ -30,8 +42,26 @@ from ottla.protocol.messages.api_23_offset_for_leader_epoch import (
     OffsetForLeaderEpochRequest,
     OffsetForLeaderEpochResponse,
 )
+from ottla.protocol.messages.api_32_describe_configs import (
+    DescribeConfigsRequest,
+    DescribeConfigsResponse,
+)
+from ottla.protocol.messages.api_37_create_partitions import (
+    CreatePartitionsRequest,
+    CreatePartitionsResponse,
+)
+from ottla.protocol.messages.api_44_incremental_alter_configs import (
+    IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
+)
+from ottla.protocol.messages.api_60_describe_cluster import (
+    DescribeClusterRequest,
+    DescribeClusterResponse,
+)
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from ottla.broker.engine import Engine
     from ottla.broker.requests import Context, Reply
     from ottla.protocol.message import ApiMessage
@@ -44,8 +74,19 @@ _APIS: tuple[tuple[type[ApiMessage], type[ApiMessage], ModuleType], ...] = (
     (ListOffsetsRequest, ListOffsetsResponse, api_02_list_offsets),
     (MetadataRequest, MetadataResponse, api_03_metadata),
     (ApiVersionsRequest, ApiVersionsResponse, api_18_api_versions),
+    (CreateTopicsRequest, CreateTopicsResponse, api_19_create_topics),
+    (DeleteTopicsRequest, DeleteTopicsResponse, api_20_delete_topics),
+    (DeleteRecordsRequest, DeleteRecordsResponse, api_21_delete_records),
     (InitProducerIdRequest, InitProducerIdResponse, api_22_init_producer_id),
     (OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, api_23_offset_for_leader_epoch),
+    (DescribeConfigsRequest, DescribeConfigsResponse, api_32_describe_configs),
+    (CreatePartitionsRequest, CreatePartitionsResponse, api_37_create_partitions),
+    (
+        IncrementalAlterConfigsRequest,
+        IncrementalAlterConfigsResponse,
+        api_44_incremental_alter_configs,
+    ),
+    (DescribeClusterRequest, DescribeClusterResponse, api_60_describe_cluster),
 )
 
 

@@ -342,13 +342,9 @@ class Consumer:
         if self._ends is None:
             self._ends = self.end_offsets()
         for where, end in self._ends.items():
-            state = self._fetcher.partitions.get(where)
-            if state is not None and (state.position is None or state.position < end):
-                return self._begins_behind(where, end)
+            if where in self._fetcher.partitions and self.position(*where) < end:
+                return False
         return True
-
-    def _begins_behind(self, where: TopicPartition, end: int) -> bool:
-        return end == 0 or self.position(*where) >= end
 
     # -- the end
 

@@ -1,7 +1,8 @@
 """Fetch, versions 4-18: read record batches, and wait for them.
 
     5   log_start_offset
-    7   sessions; none is ever opened (the session id is always 0), so every fetch names all it wants
+    7   sessions; none is ever opened (the session id is always 0), so every fetch names all that it
+        wants
     9   the client's own idea of the leader epoch is checked
     11  a replica that is nearer; there is none
     12  the epoch of the last record fetched is checked: where the log diverges is told

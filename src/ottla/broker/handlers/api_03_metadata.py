@@ -52,10 +52,12 @@ def handle(
     engine: Engine, request: MetadataRequest, version: int, context: Context
 ) -> MetadataResponse | Pending:
     """Tell what the cluster looks like."""
-    failed = _make_missing(engine, request) if request.topics else {}
+    made, failed = _make_missing(engine, request)
     pending = Pending()
 
     def answer(error: StorageError | None) -> None:
+        if error is not None:
+            failed.update(dict.fromkeys(made, codes.KAFKA_STORAGE_ERROR))
         pending.finish(_response(engine, request, version, context, failed))
 
     engine.metadata.when_stored(answer)
@@ -63,11 +65,16 @@ def handle(
     return response if isinstance(response, MetadataResponse) else pending
 
 
-def _make_missing(engine: Engine, request: MetadataRequest) -> dict[str, int]:
-    """Make the topics that are missing; returns why it could not be done, by name."""
+def _make_missing(engine: Engine, request: MetadataRequest) -> tuple[list[str], dict[str, int]]:
+    """Make the topics that are missing.
+
+    Returns:
+        Those that were made, and the error codes of those that could not be.
+    """
+    made: list[str] = []
     failed: dict[str, int] = {}
     if not (request.allow_auto_topic_creation and engine.configs.auto_create_topics_enable):
-        return failed
+        return made, failed
     for topic in request.topics or ():
         name = topic.name
         if (
@@ -76,10 +83,12 @@ def _make_missing(engine: Engine, request: MetadataRequest) -> dict[str, int]:
             and name not in engine.cluster.topics
             and name not in _NOT_MADE_FOR_CLIENTS
         ):
-            outcome = engine.create_topic(name, engine.configs.num_partitions, {})
-            if outcome.error != codes.NONE:
-                failed[name] = outcome.error
-    return failed
+            error = engine.create_topic(name, engine.configs.num_partitions, {}).error
+            if error == codes.NONE:
+                made.append(name)
+            else:
+                failed[name] = error
+    return made, failed
 
 
 def _response(
@@ -121,12 +130,14 @@ def _asked(
         no_name = None if version >= 12 else ""
         return _Topic(error_code=codes.UNKNOWN_TOPIC_ID, topic_id=topic_id, name=no_name)
     name = name or ""
+    if name in failed:
+        return _Topic(error_code=failed[name], name=name)
     topic = engine.cluster.topics.get(name)
     if topic is not None:
         return _known(engine, topic)
     if not is_topic_name(name):
         return _Topic(error_code=codes.INVALID_TOPIC_EXCEPTION, name=name)
-    return _Topic(error_code=failed.get(name, codes.UNKNOWN_TOPIC_OR_PARTITION), name=name)
+    return _Topic(error_code=codes.UNKNOWN_TOPIC_OR_PARTITION, name=name)
 
 
 def _known(engine: Engine, topic: Topic) -> _Topic:
