@@ -16,12 +16,15 @@ PARAMETERS_MAX = 6
 # A record has seven parts; an object that held them on their way would be made for every record.
 _RECORD = "a record's parts"
 # Compiled classes cannot be dataclasses; their constructors list their fields.
+_LOG = "what a log is, and what the store knows of it"
 _FIELDS = "the fields of a compiled class"
 MORE_PARAMETERS = {
     "src/ottla/client/accumulator.py _put": _RECORD,
     "src/ottla/client/accumulator.py _wait_for_topic": _RECORD,
     "src/ottla/client/producer.py send": _RECORD,
     "src/ottla/client/producer.py try_send": _RECORD,
+    "src/ottla/log/partition_log.py __init__": _LOG,
+    "src/ottla/log/partition_log.py open": _LOG,
     "src/ottla/protocol/codec.py __init__": _FIELDS,
     "src/ottla/records/batch.py __init__": _FIELDS,
 }

@@ -1,4 +1,4 @@
-"""Runs a state machine on its log: appends what was decided, replays it, and tells when it is stored.
+"""Runs a state machine on its log: appends what was decided, replays it, tells when it is stored.
 
 Kafka: CoordinatorRuntime, without its snapshots: one writer and a local log need no way back.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from ottla.records.batch import iterate_headers, iterate_records, read_header
+from ottla.records.batch import Record, iterate_headers, iterate_records, read_header
 from ottla.records.builder import batch_of
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ class Runtime(Generic[R]):
                 if not header.is_control:
                     self._replay_batch(iterate_records(data, header))
 
-    def _replay_batch(self, records: Iterable[object]) -> None:
+    def _replay_batch(self, records: Iterable[Record]) -> None:
         for record in records:
-            decoded = self._codec.decode(record.key, record.value)  # type: ignore[attr-defined]
+            decoded = self._codec.decode(record.key, record.value)
             if decoded is not None:
                 self._replay(decoded)
 

@@ -197,9 +197,7 @@ class OsFile:
         self._size = start + wanted
 
     @staticmethod
-    def _append_rest(
-        descriptor: int, buffers: Sequence[Buffer], start: int, written: int
-    ) -> None:
+    def _append_rest(descriptor: int, buffers: Sequence[Buffer], start: int, written: int) -> None:
         """Write what a short write, or too many buffers for one call, left over."""
         rest = memoryview(b"".join(buffers))
         while written < len(rest):

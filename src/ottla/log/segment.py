@@ -288,7 +288,7 @@ class Segment:
                 continue
             try:
                 records = iterate_records(batch, read_header(batch))
-                found: tuple[int, int] | None = records.first_at_or_after(timestamp_ms, offset)
+                found = records.first_at_or_after(timestamp_ms, offset)
             except CorruptRecords as error:
                 raise self.corrupt(position, error) from error
             if found is not None:

@@ -414,7 +414,9 @@ class RecordIterator:
         self._finish()
         return found
 
-    def first_at_or_after(self, timestamp_ms: cython.longlong, offset: cython.longlong) -> object:
+    def first_at_or_after(
+        self, timestamp_ms: cython.longlong, offset: cython.longlong
+    ) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record stamped `timestamp_ms` or later.
 
         Args:

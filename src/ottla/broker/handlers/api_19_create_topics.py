@@ -15,7 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ottla.broker.configs import validate_topic
-from ottla.broker.handlers.durably import answer_durably
+from ottla.broker.durably import answer_durably
 from ottla.errors import codes
 from ottla.protocol.message import ZERO_UUID
 from ottla.protocol.messages.api_19_create_topics import CreateTopicsRequest, CreateTopicsResponse

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ottla.broker.durably import answer_durably
 from ottla.broker.engine import METADATA_TOPIC
-from ottla.broker.handlers.durably import answer_durably
 from ottla.errors import codes
 from ottla.protocol.message import ZERO_UUID
 from ottla.protocol.messages.api_20_delete_topics import DeleteTopicsRequest, DeleteTopicsResponse

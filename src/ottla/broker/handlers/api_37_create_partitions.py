@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ottla.broker.handlers.durably import answer_durably
+from ottla.broker.durably import answer_durably
 from ottla.errors import codes
 from ottla.protocol.messages.api_37_create_partitions import (
     CreatePartitionsRequest,

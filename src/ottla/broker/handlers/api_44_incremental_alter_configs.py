@@ -17,7 +17,7 @@ from ottla.broker.configs import (
     validate_broker,
     validate_topic,
 )
-from ottla.broker.handlers.durably import answer_durably
+from ottla.broker.durably import answer_durably
 from ottla.coordinator.cluster.state import BROKER_RESOURCE, TOPIC_RESOURCE
 from ottla.errors import codes
 from ottla.protocol.messages.api_44_incremental_alter_configs import (

@@ -8,9 +8,10 @@ Kafka: AbstractApiMessageSerde, MetadataRecordSerde.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ottla.errors import DecodeError
 from ottla.protocol.codec import decode_from, encode_to
-from ottla.protocol.message import ApiMessage
 from ottla.protocol.messages.metadata_records import (
     ConfigRecord,
     PartitionRecord,
@@ -19,6 +20,9 @@ from ottla.protocol.messages.metadata_records import (
     TopicRecord,
 )
 from ottla.wire.cursor import Reader, Writer
+
+if TYPE_CHECKING:
+    from ottla.protocol.message import ApiMessage
 
 _FRAME_VERSION = 1
 _RECORD_VERSION = 0

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.errors import codes
-from ottla.protocol.message import ApiMessage
 from ottla.protocol.messages.metadata_records import (
     ConfigRecord,
     PartitionRecord,
@@ -18,6 +17,9 @@ from ottla.protocol.messages.metadata_records import (
     RemoveTopicRecord,
     TopicRecord,
 )
+
+if TYPE_CHECKING:
+    from ottla.protocol.message import ApiMessage
 
 TOPIC_RESOURCE = 2
 BROKER_RESOURCE = 4
@@ -109,9 +111,7 @@ class ClusterState:
         records: list[ApiMessage] = [TopicRecord(name=name, topic_id=topic_id)]
         records += [self._partition(topic_id, number) for number in range(partitions)]
         records += [
-            ConfigRecord(
-                resource_type=TOPIC_RESOURCE, resource_name=name, name=config, value=value
-            )
+            ConfigRecord(resource_type=TOPIC_RESOURCE, resource_name=name, name=config, value=value)
             for config, value in configs.items()
         ]
         return Decision(records)
@@ -208,6 +208,4 @@ class ClusterState:
 
 
 def _partitions_message(partitions: int) -> str:
-    return (
-        f"{partitions} partitions: the number must be larger than 0 and at most {PARTITIONS_MAX}"
-    )
+    return f"{partitions} partitions: the number must be larger than 0 and at most {PARTITIONS_MAX}"
