@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -301,3 +302,31 @@ def test_a_setting_that_cannot_be_is_refused_at_once() -> None:
     ):
         with pytest.raises(ConfigError):
             Producer("localhost:1", **settings)
+
+
+def test_a_full_disk_is_told_and_writing_goes_on_when_there_is_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_space(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Broker(tmp_path) as broker:
+        with Producer(broker) as producer:
+            producer.send("t", b"before")
+            producer.flush()
+            with monkeypatch.context() as full:
+                full.setattr("ottla.log.files._write_at", no_space)
+                waiting = producer.send("t", b"waits for room")
+                with pytest.raises(FlushTimeout):
+                    producer.flush(timeout=0.3)
+                assert "no space left" in caplog.text
+                assert read_all(broker, "t") == [b"before"]
+            assert waiting.result().offset == 1
+        with monkeypatch.context() as full:
+            full.setattr("ottla.log.files._write_at", no_space)
+            producer = Producer(broker, delivery_timeout_ms=300)
+            producer.send("t", b"never")
+            with pytest.raises(DeliveryError, match="no space left"):
+                producer.flush()
+            producer.close()
+    assert read_all(tmp_path, "t") == [b"before", b"waits for room"]

@@ -295,3 +295,27 @@ def test_a_callback_cannot_wait_for_other_deliveries() -> None:
     script.network.arriving.append(script.answer)
     script.core.driver.push()
     assert "callback cannot wait" in str(caught[0])
+
+
+def test_what_the_broker_refused_each_time_is_known_not_to_be_stored() -> None:
+    script = Script(linger_ms=0, delivery_timeout_ms=1000)
+    delivery = script.send()
+    for _ in range(4):
+        script.run()
+        script.answer(error=codes.NOT_ENOUGH_REPLICAS)
+        script.run(300)
+    error = error_of(delivery)
+    assert isinstance(error, Timeout)
+    assert "NOT_ENOUGH_REPLICAS" in error.what
+    assert error.effect == "It was NOT stored."
+
+
+def test_what_had_no_answer_once_stays_unknown_whatever_is_answered_later() -> None:
+    script = Script(linger_ms=0, delivery_timeout_ms=1000)
+    delivery = script.send()
+    script.run()
+    script.lose()
+    script.run(200)
+    script.answer(error=codes.NOT_LEADER_OR_FOLLOWER)
+    script.run(1000)
+    assert isinstance(error_of(delivery), OutcomeUnknown)

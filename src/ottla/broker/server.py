@@ -200,10 +200,10 @@ class Server:
 
     def wake(self) -> None:
         """Have a turn done, from any thread."""
-        if threading.get_ident() == self._thread_id:
-            self.turn_soon()
-        else:
-            with contextlib.suppress(RuntimeError):  # the loop has been closed
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            if threading.get_ident() == self._thread_id:
+                self.turn_soon()
+            else:
                 self._loop.call_soon_threadsafe(self.turn_soon)
 
     def turn_soon(self) -> None:

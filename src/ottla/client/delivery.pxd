@@ -18,6 +18,8 @@ cdef class Batch:
     cdef public object identity
     cdef public int base_sequence
     cdef public int attempts
+    cdef public int unanswered
+    cdef public object refusal
     cdef public double next_try_ms
     cdef readonly object times
     cdef readonly object waiter

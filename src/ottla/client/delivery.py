@@ -119,6 +119,8 @@ class Batch:
         identity: the producer id and epoch that it was stamped with.
         base_sequence: its first sequence, or -1.
         attempts: how often it was sent.
+        unanswered: how many attempts had no answer that tells what became of them.
+        refusal: why the broker refused it for now, the last time it did.
         next_try_ms: not to be sent before; the monotonic clock.
         times: when what happened to it.
     """
@@ -141,6 +143,8 @@ class Batch:
         self.identity: object = None
         self.base_sequence = -1
         self.attempts = 0
+        self.unanswered = 0
+        self.refusal: KafkaError | None = None
         self.next_try_ms = 0.0
         self.times = BatchTimes(opened_ns)
         self._callbacks: list[tuple[Callable[[Delivery], None], Delivery]] | None = None

@@ -49,6 +49,16 @@ _TOPIC_ID_VERSION = 13
 UNKNOWN_TOPIC_MS = 5000.0
 """How long a topic may be unknown to the broker before its records fail."""
 
+_STILL_TRYING_EVERY_MS = 10_000.0
+
+_AMBIGUOUS = (
+    codes.REQUEST_TIMED_OUT,
+    codes.NETWORK_EXCEPTION,
+    codes.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    codes.KAFKA_STORAGE_ERROR,
+)
+"""Errors after which a record may be stored all the same."""
+
 _RESEQUENCE = (
     codes.OUT_OF_ORDER_SEQUENCE_NUMBER,
     codes.UNKNOWN_PRODUCER_ID,
@@ -90,6 +100,7 @@ class Sender:
         self._next_identity_ms = 0.0
         self._done: list[Batch] = []
         self._outcomes = threading.Lock()
+        self._told_ms = -_STILL_TRYING_EVERY_MS
 
     # -- time
 
@@ -170,21 +181,25 @@ class Sender:
 
     def _give_up(self, batch: Batch, now: float) -> None:
         queue = self._queue_of(batch)
-        if batch.attempts == 0:
+        if not batch.unanswered:
             self._forget(queue, batch)
             self._finish(batch, FAILED, self._late(batch, now))
+            if batch.attempts:
+                self._renew_identity()
             return
         sent = [*queue.in_flight, *queue.retries]
         for each in [each for each in sent if each.created_ms >= batch.created_ms]:
             self._forget(queue, each)
-            self._finish(each, FAILED, self._unknown(each))
+            self._finish(each, FAILED, self._late_or_unknown(each, now))
         self._renew_identity()
 
     def _late(self, batch: Batch, now: float) -> KafkaError:
         seconds = (now - batch.created_ms) / 1000
         node = self._cluster.leader_of(batch.topic, batch.partition)
         failures = [each.failure for each in self._cluster.all_nodes() if each.failure is not None]
-        cause = node.failure if node is not None and node.failure is not None else None
+        cause = batch.refusal
+        if cause is None and node is not None:
+            cause = node.failure
         cause = cause or (failures[-1] if failures else None)
         reason = f": {cause.what}" if cause is not None else ""
         error = Timeout(
@@ -196,11 +211,16 @@ class Sender:
         return error
 
     def _unknown(self, batch: Batch) -> OutcomeUnknown:
+        times = "once" if batch.attempts == 1 else f"{batch.attempts} times"
+        reason = "" if batch.refusal is None else f": {batch.refusal.what}"
         return OutcomeUnknown(
-            f"a record to {batch.topic!r} was sent {batch.attempts} times and never confirmed",
+            f"a record to {batch.topic!r} was sent {times} and never confirmed{reason}",
             "It may or may not be stored.",
             ("Read the topic to find out before it is sent again.",),
         )
+
+    def _late_or_unknown(self, batch: Batch, now: float) -> KafkaError:
+        return self._unknown(batch) if batch.unanswered else self._late(batch, now)
 
     def _queue_of(self, batch: Batch) -> PartitionQueue:
         queue: PartitionQueue = self._accumulator.topics[batch.topic].queues[batch.partition]
@@ -218,7 +238,7 @@ class Sender:
             self._finish(self._accumulator.give_up(topic), FAILED, error)
         for batch in list(self._accumulator.incomplete):
             self._forget(self._queue_of(batch), batch)
-            self._finish(batch, FAILED, self._unknown(batch) if batch.attempts else error)
+            self._finish(batch, FAILED, self._unknown(batch) if batch.unanswered else error)
 
     # -- the producer id
 
@@ -301,7 +321,7 @@ class Sender:
         self._accumulator.close_open(queue)
         for batch in [*queue.retries, *queue.closed]:
             self._forget(queue, batch)
-            self._finish(batch, FAILED, self._unknown(batch) if batch.attempts else error)
+            self._finish(batch, FAILED, self._unknown(batch) if batch.unanswered else error)
 
     def _send_to(self, node: Node, queues: list[PartitionQueue], now: float) -> None:
         in_flight_max = self._config.max_in_flight_requests_per_connection
@@ -383,6 +403,7 @@ class Sender:
             )
             batch.state = SENT
             batch.attempts += 1
+            batch.unanswered += 1
             batch.times.peer = node.peer
             batch.times.connected = node.connected_ns
             self._queue_of(batch).in_flight.append(batch)
@@ -453,7 +474,11 @@ class Sender:
         what = f"the broker refused a record to {batch.topic!r}, partition {batch.partition}"
         if partition.error_message:
             what += f": {partition.error_message}"
-        error = broker_error(partition.error_code, what, "It was NOT stored.")
+        if partition.error_code not in _AMBIGUOUS:
+            batch.unanswered -= 1
+        effect = "" if batch.unanswered else "It was NOT stored."
+        error = broker_error(partition.error_code, what, effect)
+        batch.refusal = error
         if error.refresh_metadata:
             self._cluster.refresh()
         if error.code in _RESEQUENCE and self._config.is_idempotent:
@@ -461,11 +486,19 @@ class Sender:
             self._renew_identity()
             self._retry_all([batch], error)
         elif error.retriable:
+            self._tell(error)
             self._retry_all([batch], error)
         else:
             if batch.base_sequence >= 0:
                 self._renew_identity()
             self._finish(batch, FAILED, error)
+
+    def _tell(self, error: KafkaError) -> None:
+        """Show that the broker refuses, and that it is asked again."""
+        now = self._clock.monotonic_ms()
+        if now - self._told_ms >= _STILL_TRYING_EVERY_MS:
+            self._told_ms = now
+            _LOG.warning("%s; trying again", error.what)
 
     def _retry_all(self, batches: Iterable[Batch], error: KafkaError) -> None:
         """Have batches sent again, in front of everything newer and in the order of their age."""
