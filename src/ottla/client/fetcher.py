@@ -78,6 +78,7 @@ class PartitionState:
         self._records: RecordIterator | None = None
         self._header: BatchHeader | None = None
         self._aborting: set[int] = set()
+        self._damage: CorruptRecords | None = None
 
     @property
     def fetch_offset(self) -> int:
@@ -112,6 +113,7 @@ class PartitionState:
         self._answers.clear()
         self._records = self._header = None
         self._aborting.clear()
+        self._damage = None
 
     def add(self, part: FetchResponse.PartitionData) -> None:
         """Take an answer."""
@@ -144,6 +146,8 @@ class PartitionState:
 
     def _open_next(self, committed_only: bool) -> bool:
         """Open the next batch that holds records to be given out; False where there is none."""
+        if self._damage is not None:  # until somebody seeks: nothing is passed over in silence
+            raise self._damage
         while self._answers:
             answer = self._answers[0]
             for header in answer.headers:
@@ -167,7 +171,7 @@ class PartitionState:
                 return False
             self._records = iterate_records(batch, own, topic, partition)
         except CorruptRecords as error:
-            raise CorruptRecords(
+            self._damage = CorruptRecords(
                 f"{topic}/{partition}: the batch at offset {header.base_offset} is damaged: "
                 f"{error.what}",
                 f"Its records, up to offset {header.last_offset}, cannot be read.",
@@ -175,7 +179,8 @@ class PartitionState:
                     f"Go on behind it:  consumer.seek({topic!r}, {partition}, "
                     f"{header.last_offset + 1})",
                 ),
-            ) from error
+            )
+            raise self._damage from error
         self._header = header
         return True
 
