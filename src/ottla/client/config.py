@@ -73,8 +73,8 @@ class ProducerConfig(ClientConfig):
         compression_level: the codec's level; None for its default.
         max_in_flight_requests_per_connection: how many requests may wait for an answer; at most 5
             with idempotence.
-        key_serializer: makes the bytes of a key.
-        value_serializer: makes the bytes of a value.
+        key_serializer: makes the bytes of a key; None stays None.
+        value_serializer: makes the bytes of a value; None stays None.
         trace: whether the life of every record is recorded.
     """
 
@@ -144,8 +144,8 @@ class ConsumerConfig(ClientConfig):
         isolation_level: "read_uncommitted" or "read_committed".
         auto_offset_reset: where to go on where a position is not in the log any more:
             "earliest", "latest" or "none" (raise).
-        key_deserializer: makes a key of bytes.
-        value_deserializer: makes a value of bytes.
+        key_deserializer: makes a key of bytes; None stays None.
+        value_deserializer: makes a value of bytes; None stays None.
     """
 
     fetch_min_bytes: int = 1

@@ -316,9 +316,9 @@ class Producer:
         if core.refusal is not None:
             raise core.refusal
         created_ns = core.clock.monotonic_ns() if self._lives is not None else 0
-        if self._value_serializer is not None:
+        if self._value_serializer is not None and value is not None:
             value = self._value_serializer(value)
-        if self._key_serializer is not None:
+        if self._key_serializer is not None and key is not None:
             key = self._key_serializer(key)
         if type(value) is not bytes and value is not None:
             value = _as_bytes("value", value)
@@ -386,9 +386,9 @@ class Producer:
 
     def _serialized(self, item: Any) -> Any:
         key, value, *rest = item if isinstance(item, tuple) else (None, item)
-        if self._value_serializer is not None:
+        if self._value_serializer is not None and value is not None:
             value = self._value_serializer(value)
-        if self._key_serializer is not None:
+        if self._key_serializer is not None and key is not None:
             key = self._key_serializer(key)
         return (key, value, *rest)
 

@@ -1,0 +1,76 @@
+"""What a consumer makes of an answer, from a log that a real Kafka wrote transactions into."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ottla.client.fetcher import PartitionState
+from ottla.client.lookup import TopicPartition
+from ottla.protocol.messages.api_01_fetch import FetchResponse
+from ottla.records.batch import Record
+
+SEGMENTS = Path(__file__).parents[1] / "data" / "segments"
+EXPECTED = json.loads((SEGMENTS / "goldtx-expected.json").read_text())
+# Offsets 3, 7 and 11 are markers; the transaction of 4 to 6 was aborted.
+PRODUCER_OF_ABORTED = int.from_bytes(
+    (SEGMENTS / "goldtx-0" / "00000000000000000000.txnindex").read_bytes()[2:10], "big"
+)
+
+
+def answered(size: int | None = None) -> PartitionState:
+    state = PartitionState(TopicPartition("goldtx", 0))
+    state.seek(0)
+    data = (SEGMENTS / "goldtx-0" / "00000000000000000000.log").read_bytes()
+    aborted = FetchResponse.AbortedTransaction(producer_id=PRODUCER_OF_ABORTED, first_offset=4)
+    state.add(
+        FetchResponse.PartitionData(
+            records=data[:size], high_watermark=12, aborted_transactions=[aborted]
+        )
+    )
+    return state
+
+
+def taken(state: PartitionState, *, committed_only: bool, at_once: int = 100) -> list[Record]:
+    records: list[Record] = []
+    while True:
+        before = len(records)
+        state.take(records, at_once, committed_only=committed_only)
+        if len(records) == before:
+            return records
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_read_uncommitted_gives_everything_but_the_markers(at_once: int) -> None:
+    state = answered()
+    records = taken(state, committed_only=False, at_once=at_once)
+    assert [(each.offset, each.value.decode()) for each in records] == [
+        (each["offset"], each["value"]) for each in EXPECTED
+    ]
+    assert state.position == 12
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_read_committed_leaves_out_what_was_aborted(at_once: int) -> None:
+    state = answered()
+    records = taken(state, committed_only=True, at_once=at_once)
+    assert [each.offset for each in records] == [
+        each["offset"] for each in EXPECTED if each["committed"]
+    ]
+    assert state.position == 12
+
+
+def test_a_batch_that_is_cut_off_at_the_end_of_an_answer_is_left_for_the_next() -> None:
+    whole = len((SEGMENTS / "goldtx-0" / "00000000000000000000.log").read_bytes())
+    state = answered(whole - 5)
+    records = taken(state, committed_only=False)
+    assert records[-1].offset == 10
+    assert state.fetch_offset == 11
+
+
+def test_reading_begins_in_the_middle_of_a_batch() -> None:
+    state = answered()
+    state.position = 5
+    assert [each.offset for each in taken(state, committed_only=False)] == [5, 6, 8, 9, 10]
