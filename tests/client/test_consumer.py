@@ -274,3 +274,18 @@ def test_a_consumer_lives_through_a_restart_of_its_broker(tmp_path: Path) -> Non
             producer.send("t", b"2")
         assert numbers(consumer.poll(30)) == [2]
     broker.close()
+
+
+def test_when_a_record_was_fetched_can_be_traced(broker: Broker) -> None:
+    fill(broker, "t", 3)
+    with Consumer(broker, "t", stop_at_end=True, trace=True) as consumer:
+        records = list(consumer)
+        life = consumer.trace(records[1])
+        assert (life.topic, life.partition, life.offset, life.value) == ("t", 0, 1, b"1")
+        assert [event.name for event in life.events] == ["fetched"]
+        assert "available to consumers" in life.text()
+        with pytest.raises(ClientError, match="nothing is known"):
+            consumer.trace(Record("t", 0, 77, 0))
+    consumer = Consumer(broker, "t", stop_at_end=True)
+    with consumer, pytest.raises(ClientError, match="nothing was recorded"):
+        consumer.trace(next(iter(consumer)))

@@ -99,6 +99,12 @@ def test_a_connection_from_before_is_connected_from_the_start() -> None:
     assert tracker(life(events), 1) == ["connected"] * 4
 
 
+def test_a_life_that_a_consumer_saw_begins_with_the_fetch() -> None:
+    fetched = life([Event("fetched", 5, "client", "peer")], acks="")
+    assert results(fetched) == ["not observed"] * 4 + ["available to consumers"]
+    assert tracker(fetched, 2) == ["not observed"] * 3 + ["contains message"]
+
+
 def test_values_are_shown_as_people_read_them() -> None:
     assert preview(None) == "none"
     assert preview("grüß".encode()) == "'grüß'"

@@ -146,6 +146,7 @@ class ConsumerConfig(ClientConfig):
             "earliest", "latest" or "none" (raise).
         key_deserializer: makes a key of bytes; None stays None.
         value_deserializer: makes a value of bytes; None stays None.
+        trace: whether it is recorded when what was fetched.
     """
 
     fetch_min_bytes: int = 1
@@ -157,6 +158,7 @@ class ConsumerConfig(ClientConfig):
     auto_offset_reset: str = "earliest"
     key_deserializer: Deserializer | None = None
     value_deserializer: Deserializer | None = None
+    trace: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

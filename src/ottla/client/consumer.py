@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ottla.records.batch import Record
+    from ottla.trace import Life
 
 Start = str | int | datetime
 """Where reading begins: "beginning", "end", an offset, or a time."""
@@ -345,6 +346,18 @@ class Consumer:
             if where in self._fetcher.partitions and self.position(*where) < end:
                 return False
         return True
+
+    def trace(self, record: Record) -> Life:
+        """Return what was observed of a record's life; the consumer must be made with trace=True.
+
+        Raises:
+            ClientError: it was not, or the record was read too long ago.
+        """
+        if self._fetcher.fetches is None:
+            raise ClientError(
+                "nothing was recorded", next_steps=("Make the consumer with trace=True.",)
+            )
+        return self._fetcher.fetches.life_of(record)
 
     # -- the end
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from ottla.client.lives import Fetches
 from ottla.client.lookup import EARLIEST, LATEST, Lookup, TopicPartition, problem_of_topic
 from ottla.client.network import Call
 from ottla.errors import CorruptRecords, KafkaError, broker_error, codes
@@ -202,12 +203,14 @@ class Fetcher:
     Attributes:
         partitions: the assigned partitions.
         error: what the user must be told, or None; it is taken with `take_error`.
+        fetches: what was fetched when, or None where nobody looks.
     """
 
     def __init__(self, config: ConsumerConfig, cluster: Cluster, clock: Clock) -> None:
         self.partitions: dict[TopicPartition, PartitionState] = {}
         self.error: KafkaError | None = None
         self.lookups: list[Lookup] = []
+        self.fetches = Fetches() if config.trace else None
         self._config = config
         self._cluster = cluster
         self._clock = clock
@@ -404,13 +407,19 @@ class Fetcher:
                 if state is None or state.generation != generation:
                     continue
                 if part.error_code == codes.NONE:
-                    self._add(state, part)
+                    self._add(state, part, node)
                 else:
                     self._refused(state, part.error_code)
 
-    def _add(self, state: PartitionState, part: FetchResponse.PartitionData) -> None:
+    def _add(self, state: PartitionState, part: FetchResponse.PartitionData, node: Node) -> None:
+        first_offset = state.fetch_offset
         try:
             state.add(part)
+            if self.fetches is not None and state.fetch_offset > first_offset:
+                now_ns = self._clock.monotonic_ns()
+                self.fetches.fetched(
+                    state.where, first_offset, state.fetch_offset, now_ns, node.peer
+                )
         except CorruptRecords as error:
             topic, partition = state.where
             self.error = CorruptRecords(

@@ -1,12 +1,13 @@
-"""Keeps what a producer observes of its records, so that their lives can be told.
+"""Keeps what a producer or a consumer observes of records, so that their lives can be told.
 
-Only a producer that is made with trace=True has one. The times of a batch are always there; what is
-added here is when each record was created, in a bounded ring: the oldest are forgotten.
+Only those that are made with trace=True have one. The times of a batch are always there; what is
+added here is when each record was created, and when which offsets were fetched, in bounded rings:
+the oldest are forgotten.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 from ottla.client.config import ACKS_ALL
@@ -15,9 +16,13 @@ from ottla.trace.life import Event, Life
 
 if TYPE_CHECKING:
     from ottla.client.delivery import BatchTimes, Delivery
+    from ottla.records.batch import Record
 
 RECORDS_MAX = 65_536
 """How many records are remembered."""
+
+FETCHES_MAX = 4096
+"""How many fetches of a partition are remembered."""
 
 
 class Lives:
@@ -87,6 +92,44 @@ class Lives:
             events=events,
             failure=None if error is None else error.what,
             outcome_known=not isinstance(error, OutcomeUnknown),
+        )
+
+
+class Fetches:
+    """The ring of what was fetched."""
+
+    def __init__(self) -> None:
+        self._fetches: deque[tuple[str, int, int, int, int, str]] = deque(maxlen=FETCHES_MAX)
+
+    def fetched(
+        self, where: tuple[str, int], first_offset: int, end_offset: int, at_ns: int, peer: str
+    ) -> None:
+        """Take note of the offsets from `first_offset` to `end_offset`, exclusive."""
+        self._fetches.append((*where, first_offset, end_offset, at_ns, peer))
+
+    def life_of(self, record: Record) -> Life:
+        """Return what was observed of a record that was read.
+
+        Raises:
+            ClientError: it is not remembered.
+        """
+        for topic, partition, first, end, at_ns, peer in reversed(self._fetches):
+            if (topic, partition) == (record.topic, record.partition) and (
+                first <= record.offset < end
+            ):
+                fetched = Event("fetched", at_ns, "client", peer)
+                return Life(
+                    topic=topic,
+                    partition=partition,
+                    offset=record.offset,
+                    key=record.key,
+                    value=record.value,
+                    acks="",
+                    events=[fetched],
+                )
+        raise ClientError(
+            "nothing is known of this record",
+            next_steps=(f"Ask sooner: the last {FETCHES_MAX} fetches are remembered.",),
         )
 
 

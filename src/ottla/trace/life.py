@@ -8,6 +8,7 @@
     stored      the log is durable up to it                                 broker
     available   consumers can read it                                       broker
     confirmed   the broker's answer was there                               client
+    fetched     it arrived at a consumer                                    client
     failed      it was given up; why                                        client
 
 Times are nanoseconds of the client's monotonic clock. The broker tells how long after the request

@@ -47,12 +47,13 @@ def process_table(life: Life) -> list[Step]:
     """Return the five steps of a record's life."""
     place = life.topic if life.partition is None else f"{life.topic}/{life.partition}"
     return [
-        Step(
+        _step(
+            life,
             1,
             f"create message {preview(life.value)}",
-            _sizes(life),
+            ("created",),
             "message object created",
-            _at(life, life.event("created")),
+            _sizes(life),
         ),
         _step(
             life,
@@ -82,7 +83,7 @@ def process_table(life: Life) -> list[Step]:
             life,
             5,
             f"stored in {place}",
-            ("available",),
+            ("available", "fetched"),
             "available to consumers",
             "" if life.offset is None else f"readable below offset {life.offset + 1}",
         ),
@@ -96,8 +97,11 @@ def _step(
     if event is not None:
         return Step(number, action, evaluation, result, _at(life, event))
     if life.failure is None:
-        seen = life.event("confirmed") is not None
-        reason = "the broker does not tell" if seen else "not known yet"
+        reason = "not known yet"
+        if life.event("fetched") is not None:
+            reason = "before it was fetched"
+        elif life.event("confirmed") is not None:
+            reason = "the broker does not tell"
         return Step(number, action, reason, NOT_OBSERVED, "")
     if not life.outcome_known and life.event("sent") is not None:
         return Step(number, action, life.failure, NOT_OBSERVED, "")
@@ -138,9 +142,15 @@ def _at(life: Life, event: Event | None) -> str:
 def status_tracker(life: Life) -> list[Variable]:
     """Return message, connection and broker_queue before step 1 and after steps 1, 3 and 5."""
     created = life.event("created")
-    start_ns = created.at_ns if created is not None else 0
     value = preview(life.value)
-    connected = life.had_happened("connected", start_ns)
+    if created is None:
+        unseen = (NOT_OBSERVED,) * 3
+        return [
+            Variable("message", *unseen, value),
+            Variable("connection", *unseen, "connected"),
+            Variable("broker_queue", *unseen, _stored(life)),
+        ]
+    connected = life.had_happened("connected", created.at_ns)
     before = "connected" if connected else "disconnected"
     after = "disconnected" if life.event("connected") is None else "connected"
     return [
@@ -159,7 +169,8 @@ def _queue(life: Life, name: str) -> str:
 
 
 def _stored(life: Life) -> str:
-    if life.event("confirmed") is not None and life.acks != "0":
+    seen = life.event("confirmed") is not None and life.acks != "0"
+    if seen or life.event("fetched") is not None:
         return "contains message"
     return _queue(life, "available")
 
