@@ -187,11 +187,10 @@ class Admin:
     def delete_topic(self, name: str) -> None:
         """Delete a topic with all its records."""
         request = DeleteTopicsRequest(
-            topics=[DeleteTopicsRequest.DeleteTopicState(name=name)],
-            topic_names=[name],
-            timeout_ms=self._timeout_ms,
+            topics=[DeleteTopicsRequest.DeleteTopicState(name=name)], timeout_ms=self._timeout_ms
         )
-        result = self._ask_controller(request, DeleteTopicsResponse).responses[0]
+        by_name = DeleteTopicsRequest(topic_names=[name], timeout_ms=self._timeout_ms)
+        result = self._ask_controller(request, DeleteTopicsResponse, by_name).responses[0]
         _check(result.error_code, result.error_message, f"topic {name!r} was not deleted")
 
     def create_partitions(self, name: str, total: int) -> None:
@@ -311,19 +310,32 @@ class Admin:
     def _timeout_ms(self) -> int:
         return int(self._timeout * 1000)
 
-    def _ask_controller(self, request: ApiMessage, response_class: type[R]) -> R:
+    def _ask_controller(
+        self, request: ApiMessage, response_class: type[R], older: ApiMessage | None = None
+    ) -> R:
         def controller() -> Node | None:
             node = self._cluster.nodes.get(self._cluster.controller_id)
             if node is None:
                 return self._cluster.connected_node() if self._cluster.cluster_id else None
             return node if node.is_ready() else None
 
-        return self._ask(controller, request, response_class)
+        return self._ask(controller, request, response_class, older)
 
     def _ask(
-        self, find_node: Callable[[], Node | None], request: ApiMessage, response_class: type[R]
+        self,
+        find_node: Callable[[], Node | None],
+        request: ApiMessage,
+        response_class: type[R],
+        older: ApiMessage | None = None,
     ) -> R:
-        """Send a request to a node as soon as there is one, and wait for the answer."""
+        """Send a request to a node as soon as there is one, and wait for the answer.
+
+        Args:
+            find_node: finds the node.
+            request: what is sent.
+            response_class: the class of the answer.
+            older: what is sent to a node that does not speak the newest version of the request.
+        """
         if self._closed:
             raise Closed("the admin client is closed")
         answers: list[R] = []
@@ -353,6 +365,9 @@ class Admin:
             self._cluster.try_again()
             raise error
         if in_time:
+            newest = request.SCHEMA.versions[1]
+            if older is not None and nodes[-1].best_version(type(request)) < newest:
+                request = older
             nodes[-1].send(Call(request, response_class, done))
             in_time = self._driver.run_until(lambda: bool(answers or errors), left())
         if errors:
