@@ -185,6 +185,14 @@ def test_what_is_no_request_closes_only_its_own_connection_with_a_line_in_the_lo
     assert [record for record in caplog.records if record.name == "ottla.broker"]
 
 
+def test_bytes_behind_a_request_are_passed_over_as_librdkafka_sends_them(broker: Broker) -> None:
+    # Metadata 13 for all topics, as AdminClient.list_topics of confluent-kafka 2.16 sends it.
+    sent = bytes.fromhex("0003000d00000003000772646b61666b610000000000010000")
+    with Peer(broker.address) as peer:
+        peer.socket.sendall(struct.pack(">i", len(sent)) + sent)
+        assert correlation_of(peer.receive()) == 3
+
+
 def test_a_connection_that_is_idle_for_too_long_is_closed() -> None:
     broker = Broker(settings={"connections.max.idle.ms": "50"})
     with broker, Peer(broker.listen()) as peer:

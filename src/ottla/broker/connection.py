@@ -195,8 +195,9 @@ class Connection(asyncio.BufferedProtocol):
             self._write(unserved, unsupported_version())
             return
         request = self._read_header(reader, support, version, correlation_id)
+        # Bytes behind the request are passed over, as Kafka does: librdkafka's admin client asks for
+        # all topics with three too many.
         message = decode_from(support.request_class, reader, version)
-        reader.finish()
         with self._engine.lock:
             reply = handle(self._engine, message, version, request.context)
         self._server.turn_soon()
