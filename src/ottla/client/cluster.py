@@ -95,6 +95,7 @@ class Cluster:
         self._clock = clock
         self._create_topics = create_topics
         self._bootstrap = [self._new_node(host, port) for host, port in network.bootstrap]
+        self._all_nodes = list(self._bootstrap)
         self._asking = False
         self._refresh = True
         self._next_ask_ms = 0.0
@@ -116,7 +117,7 @@ class Cluster:
 
     def all_nodes(self) -> list[Node]:
         """Return the brokers, the bootstrap addresses included."""
-        return list(dict.fromkeys([*self._bootstrap, *self.nodes.values()]))
+        return self._all_nodes
 
     def connected_node(self) -> Node | None:
         """Return a broker that is ready, or None; it begins to connect where there is none."""
@@ -147,6 +148,11 @@ class Cluster:
     def refresh(self) -> None:
         """Have metadata asked again: what is known turned out to be wrong."""
         self._refresh = True
+
+    @property
+    def wants_refresh(self) -> bool:
+        """Whether metadata is to be asked again."""
+        return self._refresh and not self._asking
 
     def try_again(self) -> None:
         """Begin anew with a cluster that was given up."""
@@ -289,6 +295,7 @@ class Cluster:
             if node not in nodes.values() and node not in self._bootstrap:
                 node.disconnect(gone)
         self.nodes = nodes
+        self._all_nodes = list(dict.fromkeys([*self._bootstrap, *nodes.values()]))
 
     def _learn_topic(
         self, info: TopicInfo, topic: MetadataResponse.MetadataResponseTopic, now: float

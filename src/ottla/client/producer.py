@@ -77,7 +77,9 @@ class ProducerCore:
         """Do what is due; returns when to look again, on the monotonic clock, or None."""
         if not self.sender.has_work():
             return None
-        due = [self.cluster.step(), self.sender.step(), self.cluster.step()]
+        due = [self.cluster.step(), self.sender.step()]
+        if self.cluster.wants_refresh:
+            due.append(self.cluster.step())
         known = [each for each in due if each is not None]
         return min(known) if known else None
 
