@@ -20,7 +20,7 @@ from ottla.broker.engine import Engine
 from ottla.broker.requests import Pending
 from ottla.broker.router import handle
 from ottla.clock import SYSTEM
-from ottla.errors import Closed, ConfigError, Forked
+from ottla.errors import Closed, ConfigError, Forked, StorageError
 from ottla.log.files import Files, OsFiles, write_owner
 from ottla.log.memory_files import MemoryFiles
 
@@ -143,11 +143,22 @@ class Broker:
                     self._wait(timeout_s)
                 self._seen.changes = self._changes
                 return
-        errors = running.run()
-        with self._changed:
-            engine.commit.end(errors)
-            self._note_change()
-            self._wake_server()
+        errors: list[StorageError | None] = []
+        try:
+            for part in running.parts:
+                errors.append(part())
+        except BaseException as error:
+            # Ctrl-C, most likely. Others wait for the round, so it is brought to its end: a sync
+            # that was interrupted has not failed, and is done again unless it was about to say so.
+            if isinstance(error.__context__, OSError | StorageError):
+                errors.append(StorageError(f"a sync was interrupted: {error.__context__}"))
+            errors += [part() for part in running.parts[len(errors) :]]
+            raise
+        finally:
+            with self._changed:
+                engine.commit.end(errors)
+                self._note_change()
+                self._wake_server()
 
     def _wake_server(self) -> None:
         if self._server is not None and self.engine.commit.is_waiting:

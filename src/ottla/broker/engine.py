@@ -117,7 +117,7 @@ class Engine:
             engine = cls(files, store, clock, settings or {})
             engine._load()
         except BaseException:
-            store.abandon()
+            store.abandon(untouched=True)
             raise
         return engine
 

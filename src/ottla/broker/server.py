@@ -163,10 +163,10 @@ class Server:
             if self._listening and error.errno in _NO_SUCH_ADDRESS:
                 return
             raise
-        if not self._listening:
+        self._listening.append(server)
+        if len(self._listening) == 1:
             self._port = server.sockets[0].getsockname()[1]
             self._broker.attach(self, host, self._port)
-        self._listening.append(server)
 
     def stop(self) -> None:
         """Stop, from another thread, and wait for it."""

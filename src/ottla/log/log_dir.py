@@ -12,6 +12,7 @@ Kafka: LogManager.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -197,8 +198,16 @@ class LogDir:
         content = checkpoints.encode_offsets(points)
         return lambda: self._files.write(f"{self.path}/{checkpoints.RECOVERY_POINTS}", content)
 
-    def abandon(self) -> None:
-        """Let go of everything without a clean stop: the next start checks the logs."""
+    def abandon(self, *, untouched: bool = False) -> None:
+        """Let go of everything without a clean stop: the next start checks the logs.
+
+        Args:
+            untouched: nothing was written, so that a store that had been stopped cleanly still is:
+                what could not be read this time is not taken for a crash's torn tail next time.
+        """
+        if untouched and self.was_clean:
+            with contextlib.suppress(StorageError):
+                self._files.write(f"{self.path}/{CLEAN_SHUTDOWN}", _CLEAN_SHUTDOWN_CONTENT)
         reason = StorageError(f"the store {self.path} was given up")
         for log in self.logs.values():
             log.abandon(reason)

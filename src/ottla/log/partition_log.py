@@ -297,20 +297,34 @@ class PartitionLog:
         base_offset = self.log_end_offset
         last_offset = base_offset + header.last_offset_delta
         now_ms = self._clock.now_ms()
-        if self._active.must_roll(header.size, last_offset, header.max_timestamp, now_ms):
-            self._roll()
         prefix = _PREFIX.pack(base_offset, header.size - 12, self.leader_epoch)
         rest = memoryview(batch)[_PREFIX_BYTES:]
-        active = self._active
-        active.append([prefix, rest], header, last_offset)
-        self._unsynced[active] = None
-        self._changed = True
-        self.log_end_offset = last_offset + 1
-        if header.producer_id >= 0:
-            self.producers.update(header, base_offset)
+        try:
+            if self._active.must_roll(header.size, last_offset, header.max_timestamp, now_ms):
+                self._roll()
+            active = self._active
+            active.append([prefix, rest], header, last_offset)
+            self._unsynced[active] = None
+            self._changed = True
+            self.log_end_offset = last_offset + 1
+            if header.producer_id >= 0:
+                self.producers.update(header, base_offset)
+        except StorageError:
+            raise
+        except BaseException as error:
+            self._fail(self._interrupted(error))
+            raise
         if not self.config.durable:
             self._advance(self.log_end_offset, active, active.size)
         return base_offset
+
+    def _interrupted(self, error: BaseException) -> StorageError:
+        """Make the reason to go no further: file and offsets may not agree, as after Ctrl-C."""
+        return StorageError(
+            f"an append to {self.topic}-{self.partition} was interrupted: {error!r}",
+            "Records that were not confirmed may or may not be stored.",
+            ("Open the store again: it recovers from what is on the disk.",),
+        )
 
     def _roll(self) -> None:
         self._active.finish()
