@@ -20,6 +20,7 @@ from ottla.broker.handlers.api_18_api_versions import unsupported_version
 from ottla.broker.requests import CloseConnection, Context, Pending
 from ottla.broker.router import SUPPORTED, handle
 from ottla.errors import DecodeError, EncodeError
+from ottla.protocol.broker_events import read_question, write_events
 from ottla.protocol.codec import decode_from, encode_to
 from ottla.wire.cursor import Reader, Writer
 from ottla.wire.framing import FrameBuffer, FrameError
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from ottla.protocol.message import ApiMessage
 
 API_VERSIONS = 18
-TRACE_TAG = 0x6F74
-"""The tagged field by which a request asks what becomes of it, and a response tells."""
-
 _SIZE = struct.Struct(">i")
 _BYTES_AHEAD = 64 * 1024
 """How much is read ahead while a request is being answered."""
@@ -195,8 +193,8 @@ class Connection(asyncio.BufferedProtocol):
             self._write(unserved, unsupported_version())
             return
         request = self._read_header(reader, support, version, correlation_id)
-        # Bytes behind the request are passed over, as Kafka does: librdkafka's admin client asks for
-        # all topics with three too many.
+        # Bytes behind the request are passed over, as Kafka does: librdkafka's admin client asks
+        # for all topics with three too many.
         message = decode_from(support.request_class, reader, version)
         with self._engine.lock:
             reply = handle(self._engine, message, version, request.context)
@@ -215,10 +213,7 @@ class Connection(asyncio.BufferedProtocol):
         client_id = None if size < 0 else reader.text(size)
         events: list[tuple[str, int]] | None = None
         if version >= support.request_class.SCHEMA.flexible:
-            for _ in range(reader.uvarint()):
-                if reader.uvarint() == TRACE_TAG:
-                    events = []
-                reader.skip(reader.uvarint())
+            events = [] if read_question(reader) else None
         context = Context(self._host, self._port, client_id, self._peer, events)
         received_ns = 0 if events is None else self._engine.clock.monotonic_ns()
         return Request(support, version, correlation_id, context, received_ns)
@@ -245,7 +240,9 @@ class Connection(asyncio.BufferedProtocol):
         support = request.support
         is_flexible = request.version >= support.response_class.SCHEMA.flexible
         if is_flexible and response.API_KEY != API_VERSIONS:
-            _write_tags(writer, request)
+            events = request.context.events
+            since = request.received_ns
+            write_events(writer, events and [(name, at - since) for name, at in events])
         try:
             encode_to(writer, response, request.version)
         except EncodeError as error:
@@ -253,24 +250,6 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse("its response could not be encoded")
             return
         self._transport.writelines([_SIZE.pack(writer.size()), *writer.parts()])
-
-
-def _write_tags(writer: Writer, request: Request) -> None:
-    events = request.context.events
-    if events is None:
-        writer.uvarint(0)
-        return
-    told = Writer()
-    told.uvarint(len(events))
-    for event, at_ns in events:
-        name = event.encode()
-        told.uvarint(len(name) + 1)
-        told.raw(name)
-        told.uvarint(max(at_ns - request.received_ns, 0))
-    writer.uvarint(1)
-    writer.uvarint(TRACE_TAG)
-    writer.uvarint(told.size())
-    writer.raw(told.joined())
 
 
 def _what_it_is(error: FrameError) -> str:

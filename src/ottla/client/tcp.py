@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ottla.errors import BrokerUnavailable, DecodeError, KafkaError, NotKafka
+from ottla.protocol.broker_events import read_events, write_question
 from ottla.protocol.codec import decode_from, encode_to
 from ottla.protocol.messages.api_18_api_versions import ApiVersionsResponse
 from ottla.wire.cursor import Reader, Writer
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from ottla.client.network import Call, Listener
     from ottla.clock import Clock
     from ottla.wire import Buffer
-
-TRACE_TAG = 0x6F74
-"""The tagged field by which a request asks for the broker's events, and a response brings them."""
 
 FRAME_BYTES_MAX = 300 * 1024 * 1024
 """The largest response. What HTTP and TLS say first would be the size of a larger one."""
@@ -283,12 +281,7 @@ class TcpChannel:
         writer.int16(len(self._network.client_id))
         writer.raw(self._network.client_id)
         if call.version >= call.request.SCHEMA.flexible:
-            if call.traced:
-                writer.uvarint(1)
-                writer.uvarint(TRACE_TAG)
-                writer.uvarint(0)
-            else:
-                writer.uvarint(0)
+            write_question(writer, asked=call.traced)
 
     def _flush(self) -> None:
         try:
@@ -352,7 +345,7 @@ class TcpChannel:
         if response_class is ApiVersionsResponse:
             version = _version_of_answer(frame, version)
         elif version >= response_class.SCHEMA.flexible:
-            _read_tags(reader, call)
+            call.broker_events = read_events(reader)
         response = decode_from(response_class, reader, version)
         reader.finish()
         self._listener.answered(call, response)
@@ -376,19 +369,6 @@ def _version_of_answer(frame: memoryview, version: int) -> int:
     """Return the version that an ApiVersions response has: an error 35 is always version 0."""
     unsupported = bytes(frame[4:6]) == b"\x00\x23"
     return 0 if unsupported else version
-
-
-def _read_tags(reader: Reader, call: Call) -> None:
-    for _ in range(reader.uvarint()):
-        tag, size = reader.uvarint(), reader.uvarint()
-        if tag != TRACE_TAG:
-            reader.skip(size)
-            continue
-        events = Reader(reader.view(size))
-        call.broker_events = []
-        for _ in range(events.uvarint()):
-            name = events.text(max(events.uvarint() - 1, 0))
-            call.broker_events.append((name, events.uvarint()))
 
 
 def _lost(peer: str, reason: str) -> BrokerUnavailable:
