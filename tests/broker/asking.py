@@ -105,31 +105,25 @@ def produce_request(
     )
 
 
-def fetch_request(
-    topic: str,
-    offset: int = 0,
-    *,
-    min_bytes: int = 0,
-    max_wait_ms: int = 0,
-    max_bytes: int = 1 << 20,
-    partition_max_bytes: int = 1 << 20,
-    current_leader_epoch: int = -1,
-    isolation_level: int = 0,
-) -> FetchRequest:
-    """Return a Fetch request for partition 0 of a topic."""
+def fetch_request(topic: str, offset: int = 0, **settings: int) -> FetchRequest:
+    """Return a Fetch request for partition 0 of a topic.
+
+    Args:
+        topic: the topic.
+        offset: where to begin.
+        settings: fields of the request, `partition_max_bytes` and `current_leader_epoch`.
+    """
     partition = FetchRequest.FetchPartition(
         partition=0,
         fetch_offset=offset,
-        partition_max_bytes=partition_max_bytes,
-        current_leader_epoch=current_leader_epoch,
+        partition_max_bytes=settings.pop("partition_max_bytes", 1 << 20),
+        current_leader_epoch=settings.pop("current_leader_epoch", -1),
     )
-    return FetchRequest(
-        min_bytes=min_bytes,
-        max_wait_ms=max_wait_ms,
-        max_bytes=max_bytes,
-        isolation_level=isolation_level,
-        topics=[FetchRequest.FetchTopic(topic=topic, partitions=[partition])],
-    )
+    topics = [FetchRequest.FetchTopic(topic=topic, partitions=[partition])]
+    request = FetchRequest(max_bytes=1 << 20, topics=topics)
+    for name, value in settings.items():
+        setattr(request, name, value)
+    return request
 
 
 def batch_of_values(

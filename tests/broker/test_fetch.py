@@ -8,6 +8,7 @@ from ottla.broker.requests import Pending
 from ottla.errors import codes
 from ottla.protocol.messages.api_01_fetch import FetchRequest
 from ottla.records.batch import iterate_headers
+from ottla.wire import Buffer
 from tests.broker.asking import Asking, batch_of_values, fetch_request, produce_request
 
 BATCH_SIZE = len(batch_of_values(b"x" * 100))
@@ -22,8 +23,8 @@ def filled(batches: int = 5) -> Asking:
     return asking
 
 
-def offsets(records: object) -> list[int]:
-    return [header.base_offset for header in iterate_headers(records or b"")]  # type: ignore[arg-type]  # any buffer
+def offsets(records: Buffer | None) -> list[int]:
+    return [header.base_offset for header in iterate_headers(records or b"")]
 
 
 def test_whole_batches_come_from_the_offset_on() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ottla.broker.requests import Pending
 from ottla.broker.waits import Waits
 from ottla.protocol.message import ApiMessage
@@ -9,10 +11,10 @@ from ottla.protocol.messages.api_03_metadata import MetadataResponse
 
 
 def test_only_what_is_due_expires_and_in_the_order_of_the_deadlines() -> None:
-    waits, expired = Waits(), []
+    waits = Waits()
+    expired: list[float] = []
     for deadline_ms in (30, 10, 20):
-        pending = Pending(deadline_ms, lambda at=deadline_ms: expired.append(at))  # type: ignore[misc]  # mypy cannot type a lambda's default
-        waits.add(pending)
+        waits.add(Pending(deadline_ms, partial(expired.append, deadline_ms)))
     assert waits.next_deadline_ms() == 10
     waits.expire(20)
     assert expired == [10, 20]
