@@ -123,3 +123,11 @@ def test_a_brokers_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(broker_error(codes.MESSAGE_TOO_LARGE, "t", EFFECT, STEPS)))
     assert type(error) is BY_CODE[codes.MESSAGE_TOO_LARGE]
     assert (error.code, error.effect, error.next_steps) == (10, EFFECT, STEPS)
+
+
+def test_a_store_in_use_says_how_to_share_it() -> None:
+    held = str(tree.StoreInUse("./here", 17, "python app.py"))
+    assert "the store ./here is in use by process 17 (python app.py)" in held
+    assert "run `ottla serve` on the directory" in held
+    served = str(tree.StoreInUse("./here", 17, "ottla serve", "127.0.0.1:9092"))
+    assert "it is served already on 127.0.0.1:9092" in served

@@ -149,14 +149,16 @@ class StoreInUse(StorageError):
 
     def __init__(self, path: str, pid: int, command: str, address: str = "") -> None:
         holder = f"process {pid} ({command})" if pid else "another process"
+        share = (
+            f"Share it:          it is served already on {address}"
+            if address
+            else "Share it:          stop that process and run `ottla serve` on the directory; then "
+            "every process reaches it"
+        )
         super().__init__(
             f"the store {path} is in use by {holder}",
             "Nothing was read or written.",
-            (
-                "Share it:          stop that process and run `ottla serve` on the directory; "
-                "then every process reaches it",
-                "Or use another:    give another directory",
-            ),
+            (share, "Or use another:    give another directory"),
         )
         self.path = path
         self.pid = pid
