@@ -194,7 +194,7 @@ def test_what_is_no_record_is_named_and_what_came_before_it_is_kept() -> None:
     with pytest.raises(RecordError, match="int is neither"):
         accumulator.append_many(deliveries, "t", [b"a", b"b", 3], 0, -1)
     assert len(deliveries) == 2
-    with pytest.raises(RecordError, match="float is neither bytes nor str"):
+    with pytest.raises(RecordError, match="the value is of type float, neither bytes nor str"):
         accumulator.append_many(deliveries, "t", [(b"k", 1.5)], 0, -1)
 
 

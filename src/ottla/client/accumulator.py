@@ -246,7 +246,7 @@ class Accumulator:
         headers = rest[0] if rest else None
         timestamp_ms = rest[1] if len(rest) > 1 and rest[1] is not None else -1
         return self.append(
-            topic, partition, timestamp_ms, _as_bytes(key), _as_bytes(value), headers
+            topic, partition, timestamp_ms, as_bytes("key", key), as_bytes("value", value), headers
         )
 
     def _check_size(self, key: bytes | None, value: bytes | None, packed: bytes | None) -> int:
@@ -466,7 +466,16 @@ class Accumulator:
             batch.data = memoryview(b"")
 
 
-def _as_bytes(data: Any) -> bytes | None:
+def as_bytes(what: str, data: Any) -> bytes | None:
+    """Return a key, a value or a header's value as bytes; None stays None.
+
+    Args:
+        what: what it is, in words.
+        data: bytes, or what bytes can be made of without a question.
+
+    Raises:
+        RecordError: it is something else.
+    """
     if data is None or isinstance(data, bytes):
         return data
     if isinstance(data, str):
@@ -474,7 +483,7 @@ def _as_bytes(data: Any) -> bytes | None:
     if isinstance(data, bytearray | memoryview):
         return bytes(data)
     raise RecordError(
-        f"{type(data).__name__} is neither bytes nor str",
+        f"the {what} is of type {type(data).__name__}, neither bytes nor str",
         "The record was not sent.",
-        ("Give a key_serializer or a value_serializer that makes bytes of it.",),
+        ("Make bytes of it, or give the producer a serializer that does.",),
     )

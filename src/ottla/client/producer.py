@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ottla.client.accumulator import Accumulator
+from ottla.client.accumulator import Accumulator, as_bytes
 from ottla.client.address import open_network
 from ottla.client.cluster import Cluster
 from ottla.client.config import ProducerConfig, make_config
@@ -323,9 +323,9 @@ class Producer:
         if self._key_serializer is not None and key is not None:
             key = self._key_serializer(key)
         if type(value) is not bytes and value is not None:
-            value = _as_bytes("value", value)
+            value = as_bytes("value", value)
         if type(key) is not bytes and key is not None:
-            key = _as_bytes("key", key)
+            key = as_bytes("key", key)
         delivery = self._append(
             _checked(topic) if type(topic) is not str or not topic else topic,
             -1 if partition is None else _checked_partition(partition),
@@ -468,27 +468,10 @@ _ABANDONED: list[ProducerCore] = []
 """Producers that nobody holds any more, with records that are still on their way."""
 
 
-def _as_bytes(what: str, data: Any) -> bytes:
-    if isinstance(data, bytes):
-        return data
-    if isinstance(data, str):
-        return data.encode()
-    if isinstance(data, bytearray | memoryview):
-        return bytes(data)
-    raise RecordError(
-        f"the {what} is of type {type(data).__name__}, neither bytes nor str",
-        "The record was not sent.",
-        (f"Make bytes of it, or give the producer a {what}_serializer.",),
-    )
-
-
 def _as_headers(headers: Headers) -> list[tuple[str, bytes | None]]:
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     try:
-        return [
-            (name, value if value is None else _as_bytes("header's value", value))
-            for name, value in pairs
-        ]
+        return [(name, as_bytes("header's value", value)) for name, value in pairs]
     except (TypeError, ValueError) as error:
         if isinstance(error, RecordError):
             raise

@@ -149,12 +149,10 @@ class StoreInUse(StorageError):
 
     def __init__(self, path: str, pid: int, command: str, address: str = "") -> None:
         holder = f"process {pid} ({command})" if pid else "another process"
-        share = (
-            f"Share it:          it is served already on {address}"
-            if address
-            else "Share it:          stop that process and run `ottla serve` on the directory; then "
-            "every process reaches it"
-        )
+        how = "stop that process and run `ottla serve` on the directory; then all reach it"
+        if address:
+            how = f"it is served already on {address}"
+        share = f"Share it:          {how}"
         super().__init__(
             f"the store {path} is in use by {holder}",
             "Nothing was read or written.",
