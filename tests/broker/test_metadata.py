@@ -10,6 +10,7 @@ from ottla.broker.requests import Context, Pending
 from ottla.errors import StorageError, codes
 from ottla.protocol.messages.api_02_list_offsets import ListOffsetsRequest
 from ottla.protocol.messages.api_03_metadata import MetadataRequest
+from ottla.protocol.messages.api_10_find_coordinator import FindCoordinatorRequest
 from ottla.protocol.messages.api_22_init_producer_id import InitProducerIdRequest
 from ottla.protocol.messages.api_23_offset_for_leader_epoch import OffsetForLeaderEpochRequest
 from tests.broker.asking import Asking, batch_of_values
@@ -246,3 +247,21 @@ def test_transactions_are_refused_honestly() -> None:
     response = Asking().ask(InitProducerIdRequest(transactional_id="tx"))
     assert response.error_code != codes.NONE
     assert response.producer_id == -1
+
+
+@pytest.mark.parametrize("version", range(7))
+def test_the_only_broker_is_every_coordinator(version: int) -> None:
+    several = version >= 4
+    request = FindCoordinatorRequest(
+        key="" if several else "g", coordinator_keys=["g", "h"] if several else []
+    )
+    response = Asking().ask(request, version)
+    for found in response.coordinators if several else [response]:
+        assert (found.error_code, found.node_id) == (codes.NONE, 1)
+        assert (found.host, found.port) == ("here", 9092)
+
+
+def test_other_kinds_of_coordinators_are_refused() -> None:
+    request = FindCoordinatorRequest(key_type=7, coordinator_keys=["g"])
+    [found] = Asking().ask(request).coordinators
+    assert (found.error_code, found.node_id) == (codes.INVALID_REQUEST, -1)

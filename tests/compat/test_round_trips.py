@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from ottla import Admin
+from ottla.records.batch import iterate_headers
+from ottla.wire.compression import NAMES
 from tests.compat.peers import PRODUCERS, READERS, Sent
 from tests.compat.serving import Serving
 
@@ -27,6 +29,12 @@ def records_of(codec: str) -> list[Sent]:
     return records
 
 
+def codecs_in(folder: Path) -> set[str]:
+    """Return the codecs of the batches in a partition's first segment."""
+    data = (folder / "00000000000000000000.log").read_bytes()
+    return {NAMES[header.codec] for header in iterate_headers(data)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRODUCERS)
 def test_10_000_records_survive_a_restart_and_are_read_by_everybody(
@@ -39,6 +47,7 @@ def test_10_000_records_survive_a_restart_and_are_read_by_everybody(
         for codec in CODECS:
             PRODUCERS[name](serving.address, "everybody", records_of(codec), codec)
         serving.restart()
+        assert codecs_in(tmp_path / "store" / "everybody-0") == set(CODECS)
         for reader, read in READERS.items():
             found = read(serving.address, "everybody", len(expected))
             assert len(found) == len(expected), reader

@@ -11,6 +11,7 @@ from ottla.broker.handlers import (
     api_01_fetch,
     api_02_list_offsets,
     api_03_metadata,
+    api_10_find_coordinator,
     api_18_api_versions,
     api_19_create_topics,
     api_20_delete_topics,
@@ -27,6 +28,10 @@ from ottla.protocol.messages.api_00_produce import ProduceRequest, ProduceRespon
 from ottla.protocol.messages.api_01_fetch import FetchRequest, FetchResponse
 from ottla.protocol.messages.api_02_list_offsets import ListOffsetsRequest, ListOffsetsResponse
 from ottla.protocol.messages.api_03_metadata import MetadataRequest, MetadataResponse
+from ottla.protocol.messages.api_10_find_coordinator import (
+    FindCoordinatorRequest,
+    FindCoordinatorResponse,
+)
 from ottla.protocol.messages.api_18_api_versions import ApiVersionsRequest, ApiVersionsResponse
 from ottla.protocol.messages.api_19_create_topics import CreateTopicsRequest, CreateTopicsResponse
 from ottla.protocol.messages.api_20_delete_topics import DeleteTopicsRequest, DeleteTopicsResponse
@@ -73,6 +78,7 @@ _APIS: tuple[tuple[type[ApiMessage], type[ApiMessage], ModuleType], ...] = (
     (FetchRequest, FetchResponse, api_01_fetch),
     (ListOffsetsRequest, ListOffsetsResponse, api_02_list_offsets),
     (MetadataRequest, MetadataResponse, api_03_metadata),
+    (FindCoordinatorRequest, FindCoordinatorResponse, api_10_find_coordinator),
     (ApiVersionsRequest, ApiVersionsResponse, api_18_api_versions),
     (CreateTopicsRequest, CreateTopicsResponse, api_19_create_topics),
     (DeleteTopicsRequest, DeleteTopicsResponse, api_20_delete_topics),
