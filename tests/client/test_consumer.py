@@ -94,6 +94,15 @@ def test_poll_gives_what_is_there_and_no_more_than_asked_for(broker: Broker) -> 
         assert consumer.poll(0) == []
 
 
+def test_polling_without_ever_waiting_reads_everything(broker: Broker) -> None:
+    fill(broker, "t", 10)
+    with Consumer(broker.listen(), "t") as consumer:
+        found: list[Record] = []
+        while len(found) < 10:
+            found += consumer.poll(0)
+    assert numbers(found) == list(range(10))
+
+
 def test_seek_goes_to_offsets_ends_and_times(broker: Broker) -> None:
     fill(broker, "t", 10)
     with Consumer(broker, "t") as consumer:

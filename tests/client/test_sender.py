@@ -38,7 +38,7 @@ def test_a_batch_waits_for_linger_and_then_goes_with_the_first_sequences() -> No
 def test_a_flush_cuts_linger() -> None:
     script = Script(linger_ms=10_000)
     script.send()
-    script.core.sender.flushing += 1
+    script.core.sender.hurry(1)
     script.run()
     assert len(script.produced) == 1
 

@@ -85,22 +85,28 @@ class Driver:
                 next_steps=("Wait outside of the callback, or call send() only.",),
             )
         deadline = None if timeout_s is None else self._clock.monotonic_ms() + timeout_s * 1000
-        self._callers += 1
+        with self._turned:
+            self._callers += 1
         try:
             return self._run_until(reached, deadline)
         finally:
-            self._callers -= 1
+            with self._turned:
+                self._callers -= 1
             self._last_call_ms = self._clock.monotonic_ms()
             if self.parked and self._work.has_work():
                 self._wake()
 
     def _run_until(self, reached: Callable[[], bool], deadline: float | None) -> bool:
+        tried = False  # one turn is done however little time there is
         while not reached():
             left = _TURN_S
             if deadline is not None:
                 left = min((deadline - self._clock.monotonic_ms()) / 1000, left)
                 if left <= 0:
-                    return False
+                    if tried:
+                        return False
+                    left = 0.0
+            tried = True
             if self._lock.acquire(blocking=False):
                 try:
                     self._turn(left)

@@ -91,11 +91,11 @@ class ProducerCore:
         """Wait until something is reached, `timeout` seconds at most."""
         if self.is_closed:
             return reached()
-        self.sender.flushing += 1
+        self.sender.hurry(1)
         try:
             return self.driver.run_until(reached, timeout)
         finally:
-            self.sender.flushing -= 1
+            self.sender.hurry(-1)
 
     # -- flush and close
 

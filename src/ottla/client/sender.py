@@ -98,7 +98,6 @@ class Sender:
         self._identity = None if config.is_idempotent else NO_IDENTITY
         self._asking_identity = False
         self._next_identity_ms = 0.0
-        self._done: list[Batch] = []
         self._outcomes = threading.Lock()
         self._told_ms = -_STILL_TRYING_EVERY_MS
 
@@ -145,7 +144,7 @@ class Sender:
                 late = self._late(topic.room, now)
                 self._finish(self._accumulator.give_up(topic), FAILED, late)
             due.append(topic.room.created_ms + self._config.delivery_timeout_ms)
-        for name, known in self._accumulator.topics.items():
+        for name, known in list(self._accumulator.topics.items()):
             grown = self._cluster.topics.get(name)
             if grown is not None and len(grown.leaders) > len(known.queues) > 0:
                 self._accumulator.assign(known, len(grown.leaders))
@@ -540,6 +539,11 @@ class Sender:
         self._fail_everything(error)
 
     # -- for flush
+
+    def hurry(self, by: int) -> None:
+        """Take note that somebody waits, by 1, or does not any more, by -1."""
+        with self._outcomes:
+            self.flushing += by
 
     def watch(self) -> tuple[list[Batch], list[Batch]]:
         """Begin a flush: returns the batches that it waits for, and those that failed before."""
