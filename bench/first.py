@@ -186,7 +186,7 @@ def main() -> None:
     """Measure, and print tables."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
     print(
-        f"ottla {ottla.__version__}, confluent-kafka {confluent_kafka.version()[0]}, librdkafka "
+        f"ottla {ottla.__version__}, confluent-kafka {confluent_kafka.__version__}, librdkafka "
         f"{confluent_kafka.libversion()[0]}, {platform.python_implementation()} "
         f"{platform.python_version()}, {platform.platform()}, {os.cpu_count()} CPUs"
     )
