@@ -157,8 +157,9 @@ def _send_many(
     if problem is None:
         return
     if ranges.count:
+        stored = "1 record was" if ranges.count == 1 else f"{ranges.count} records were"
         raise PartlyDone(
-            f"{ranges.count} of {ranges.sent} records were stored, then: {problem.what}",
+            f"{stored} stored, then: {problem.what}",
             problem.effect,
             problem.next_steps,
         ) from problem
