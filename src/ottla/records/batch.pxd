@@ -3,9 +3,14 @@
 from cpython.buffer cimport Py_buffer
 
 
+# What Bytes holds is a buffer in a structure of its own, and no object: so the garbage collector
+# does not know it. It would clear a Py_buffer that it sees, and with it the only way to release it.
+cdef struct HeldBuffer:
+    Py_buffer view
+
+
 cdef class Bytes:
-    cdef readonly object owner
-    cdef Py_buffer _buffer
+    cdef HeldBuffer _buffer
     cdef bint _held
     cdef const unsigned char* data
     cdef readonly Py_ssize_t size

@@ -60,19 +60,18 @@ class Bytes:
     """A buffer, held so that C code may read it through a pointer."""
 
     def __init__(self, data: Buffer) -> None:
-        self.owner = data
         if cython.compiled:
-            PyObject_GetBuffer(data, cython.address(self._buffer), PyBUF_SIMPLE)
+            PyObject_GetBuffer(data, cython.address(self._buffer.view), PyBUF_SIMPLE)
             self._held = True
-            self.data = cython.cast(cython.p_const_uchar, self._buffer.buf)
-            self.size = self._buffer.len
+            self.data = cython.cast(cython.p_const_uchar, self._buffer.view.buf)
+            self.size = self._buffer.view.len
         else:
             self.data = memoryview(data).cast("B")
             self.size = len(self.data)
 
     def __dealloc__(self) -> None:
         if cython.compiled and self._held:
-            PyBuffer_Release(cython.address(self._buffer))
+            PyBuffer_Release(cython.address(self._buffer.view))
 
     def int16(self, at: cython.Py_ssize_t) -> int:
         value: cython.int = (self.data[at] << 8) | self.data[at + 1]

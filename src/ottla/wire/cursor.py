@@ -42,13 +42,13 @@ class Reader:
     """
 
     def __init__(self, data: Buffer) -> None:
-        self._owner = data
         if cython.compiled:
-            PyObject_GetBuffer(data, cython.address(self._buffer), PyBUF_SIMPLE)
+            PyObject_GetBuffer(data, cython.address(self._buffer.view), PyBUF_SIMPLE)
             self._held = True
-            self._data = cython.cast(cython.p_const_uchar, self._buffer.buf)
-            self.end = self._buffer.len
+            self._data = cython.cast(cython.p_const_uchar, self._buffer.view.buf)
+            self.end = self._buffer.view.len
         else:
+            self._owner = data
             self._data = memoryview(data).cast("B")
             self.end = len(self._data)
         self.position = 0
@@ -60,7 +60,7 @@ class Reader:
 
         def __dealloc__(self) -> None:
             if self._held:
-                PyBuffer_Release(cython.address(self._buffer))
+                PyBuffer_Release(cython.address(self._buffer.view))
 
     def remaining(self) -> int:
         """Return how many bytes are left."""
@@ -95,6 +95,9 @@ class Reader:
         self.need(size)
         start: cython.Py_ssize_t = self.position
         self.position = start + size
+        if cython.compiled:
+            owner: object = cython.cast(object, self._buffer.view.obj)
+            return memoryview(owner)[start : start + size]
         return memoryview(self._owner)[start : start + size]
 
     def text(self, size: cython.Py_ssize_t) -> str:
