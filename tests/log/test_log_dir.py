@@ -164,3 +164,62 @@ def test_a_removal_that_a_crash_interrupted_is_finished() -> None:
     again = open_store("s", files)
     again.remove_leftovers()
     assert not [name for name in files.list("s") if name.startswith("t-0")]
+
+
+def test_a_new_topic_does_not_take_over_what_was_noted_of_a_deleted_one_of_its_name() -> None:
+    files = MemoryFiles(model_power_cuts=True)
+    store = open_store("s", files)
+    log = store.open_log("t", 0, TOPIC_ID, LogConfig())
+    append(log, b"a", b"b", b"c")
+    sync(log)
+    log.move_start(2)
+    store.note_log_starts()()
+    store.note_recovery_points()()
+    store.delete_log("t", 0, StorageError("the topic was deleted"))()
+    new = store.open_log("t", 0, bytes(16), LogConfig())
+    append(new, b"new")
+    sync(new)
+    again = open_store("s", files.after_power_cut())
+    found = again.open_log("t", 0, bytes(16), LogConfig())
+    assert (found.log_start_offset, values_of(found)) == (0, [b"new"])
+    assert found.leader_epoch == 1
+    assert files.read("s/recovery-point-offset-checkpoint") == b"0\n0\n"
+
+
+def test_what_was_noted_last_stands_whoever_writes_last() -> None:
+    files = MemoryFiles()
+    store = open_store("s", files)
+    log = store.open_log("t", 0, TOPIC_ID, LogConfig())
+    append(log, b"a", b"b", b"c")
+    sync(log)
+    log.move_start(1)
+    early = store.note_log_starts()
+    log.move_start(2)
+    store.note_log_starts()()
+    early()
+    assert files.read("s/log-start-offset-checkpoint") == b"0\n1\nt 0 2\n"
+
+
+def test_what_was_noted_of_a_damaged_partition_is_kept() -> None:
+    files = MemoryFiles(model_power_cuts=True)
+    store = open_store("s", files)
+    log = store.open_log("t", 0, TOPIC_ID, LogConfig())
+    append(log, b"a")
+    append(log, b"b")
+    sync(log)
+    log.move_start(1)
+    store.note_log_starts()()
+    store.note_recovery_points()()
+    path = "s/t-0/00000000000000000000.log"
+    content = bytearray(files.read(path) or b"")
+    content[65] ^= 1
+    files.write(path, bytes(content))
+    for _ in range(2):
+        files = files.after_power_cut()
+        again = open_store("s", files)
+        with pytest.raises(CorruptLog, match="stored safely"):
+            again.open_log("t", 0, TOPIC_ID, LogConfig())
+        again.close()
+        assert files.read("s/log-start-offset-checkpoint") == b"0\n1\nt 0 1\n"
+        assert files.read("s/recovery-point-offset-checkpoint") == b"0\n1\nt 0 2\n"
+        assert files.read(path) == bytes(content)

@@ -87,6 +87,19 @@ def test_damage_that_has_records_of_another_segment_behind_it_is_an_error_and_no
     assert files.read(LOG) == bytes(content)
 
 
+def test_damage_in_what_had_been_stored_is_an_error_even_at_the_end_and_nothing_is_cut() -> None:
+    files = written(b"abc", b"def", b"ghi")
+    content = bytearray(files.read(LOG) or b"")
+    content[SIZE + 70] ^= 1
+    with_content(files, LOG, bytes(content))
+    with pytest.raises(CorruptLog) as caught:
+        open_log(files, recovery_point=2)
+    assert (caught.value.path, caught.value.position) == (LOG, SIZE)
+    assert "stored safely" in str(caught.value)
+    assert files.read(LOG) == bytes(content)
+    assert values_of(open_log(files, recovery_point=1)) == [b"abc"]
+
+
 def test_every_power_cut_keeps_what_was_synced_and_the_epoch_grows() -> None:
     config = LogConfig(segment_bytes=3 * SIZE)
     log, files = new_log(config)

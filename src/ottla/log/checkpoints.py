@@ -13,8 +13,14 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from ottla.errors import CorruptLog
+
+if TYPE_CHECKING:
+    from ottla.log.files import Files
 
 RECOVERY_POINTS = "recovery-point-offset-checkpoint"
 LOG_STARTS = "log-start-offset-checkpoint"
@@ -75,6 +81,46 @@ def decode_offsets(content: bytes | None, path: str) -> Offsets:
         except ValueError as error:
             raise CorruptLog(path, 0, f"an entry that cannot be read: {entry!r}") from error
     return offsets
+
+
+class OffsetCheckpoint:
+    """An offset checkpoint and what stands in it.
+
+    Raises:
+        CorruptLog: the one that is there is damaged.
+    """
+
+    def __init__(self, files: Files, path: str) -> None:
+        self._files = files
+        self._path = path
+        self._offsets = decode_offsets(files.read(path), path)
+        self._writing = threading.Lock()
+
+    def get(self, topic: str, partition: int) -> int:
+        """Return a partition's offset, or 0 where none was noted."""
+        return self._offsets.get((topic, partition), 0)
+
+    def note(self, offsets: Offsets, kept: Iterable[tuple[str, int]] = ()) -> Callable[[], None]:
+        """Note other offsets, and return what makes them durable, in any thread.
+
+        Args:
+            offsets: the offsets of all partitions that are known.
+            kept: partitions of which what was noted before stays.
+        """
+        before = self._offsets
+        self._offsets = offsets | {key: before[key] for key in kept if key in before}
+        return self._write
+
+    def forget(self, topic: str, partition: int) -> None:
+        """Durably forget a partition that is gone, before another takes its name."""
+        key = (topic, partition)
+        if key in self._offsets:
+            self.note({other: self._offsets[other] for other in self._offsets if other != key})()
+
+    def _write(self) -> None:
+        """Write what was noted last, so that no slow thread brings back what was before."""
+        with self._writing:
+            self._files.write(self._path, encode_offsets(self._offsets))
 
 
 def encode_epochs(epochs: list[tuple[int, int]]) -> bytes:

@@ -53,8 +53,8 @@ class LogDir:
         self._files = files
         self._clock = clock
         self._unlock = unlock
-        self._recovery_points: checkpoints.Offsets = {}
-        self._log_starts: checkpoints.Offsets = {}
+        self._recovery_points: checkpoints.OffsetCheckpoint
+        self._log_starts: checkpoints.OffsetCheckpoint
 
     @classmethod
     def open(cls, files: Files, path: str, clock: Clock) -> LogDir:
@@ -103,10 +103,12 @@ class LogDir:
             self.was_clean = self._files.read(marker) is not None
             self._files.remove(marker)
             self._files.sync_folder(self.path)
-        path = f"{self.path}/{checkpoints.RECOVERY_POINTS}"
-        self._recovery_points = checkpoints.decode_offsets(self._files.read(path), path)
-        path = f"{self.path}/{checkpoints.LOG_STARTS}"
-        self._log_starts = checkpoints.decode_offsets(self._files.read(path), path)
+        self._recovery_points = checkpoints.OffsetCheckpoint(
+            self._files, f"{self.path}/{checkpoints.RECOVERY_POINTS}"
+        )
+        self._log_starts = checkpoints.OffsetCheckpoint(
+            self._files, f"{self.path}/{checkpoints.LOG_STARTS}"
+        )
 
     def _create(self, path: str) -> None:
         self.cluster_id = checkpoints.uuid_text(checkpoints.new_uuid())
@@ -129,6 +131,10 @@ class LogDir:
         """
         key = (topic, partition)
         try:
+            if not self._files.list(f"{self.path}/{topic}-{partition}"):
+                # What is noted is of a deleted topic that had this name.
+                self._recovery_points.forget(topic, partition)
+                self._log_starts.forget(topic, partition)
             log = PartitionLog.open(
                 self._files,
                 self.path,
@@ -137,8 +143,10 @@ class LogDir:
                 topic_id,
                 config,
                 self._clock,
-                recovery_point=None if self.was_clean else self._recovery_points.get(key, 0),
-                log_start_offset=self._log_starts.get(key, 0),
+                recovery_point=None
+                if self.was_clean
+                else self._recovery_points.get(topic, partition),
+                log_start_offset=self._log_starts.get(topic, partition),
             )
         except StorageError as error:
             self.offline[key] = error
@@ -161,8 +169,6 @@ class LogDir:
         """
         key = (topic, partition)
         self.offline.pop(key, None)
-        self._recovery_points.pop(key, None)
-        self._log_starts.pop(key, None)
         log = self.logs.pop(key, None)
         if log is not None:
             log.abandon(reason)
@@ -185,18 +191,16 @@ class LogDir:
 
     def note_log_starts(self) -> Callable[[], None]:
         """Return what durably notes where the logs begin, in any thread."""
-        starts = {
-            key: log.log_start_offset for key, log in self.logs.items() if log.log_start_offset
-        }
-        self._log_starts = starts
-        content = checkpoints.encode_offsets(starts)
-        return lambda: self._files.write(f"{self.path}/{checkpoints.LOG_STARTS}", content)
+        return self._log_starts.note(
+            {key: log.log_start_offset for key, log in self.logs.items() if log.log_start_offset},
+            self.offline,
+        )
 
     def note_recovery_points(self) -> Callable[[], None]:
         """Return what durably notes up to where the logs are known to be good, in any thread."""
-        points = {key: log.recovery_point for key, log in self.logs.items()}
-        content = checkpoints.encode_offsets(points)
-        return lambda: self._files.write(f"{self.path}/{checkpoints.RECOVERY_POINTS}", content)
+        return self._recovery_points.note(
+            {key: log.recovery_point for key, log in self.logs.items()}, self.offline
+        )
 
     def abandon(self, *, untouched: bool = False) -> None:
         """Let go of everything without a clean stop: the next start checks the logs.

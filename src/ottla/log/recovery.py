@@ -154,6 +154,9 @@ def _load_checked(
             if base != bases[-1]:
                 damage.effect = "Nothing was cut off: there are records behind the damage."
                 raise damage
+            if next_offset < recovery_point:
+                damage.effect = "Nothing was cut off: what is damaged had been stored safely."
+                raise damage
             cut = Cut(segment.path, end, segment.size - end, damage.reason)
             segment.truncate(end)
         checked.append(segment)
