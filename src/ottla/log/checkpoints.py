@@ -153,6 +153,8 @@ def _decode(content: bytes | None, path: str) -> list[str]:
         return []
     try:
         version, count, *entries = content.decode().splitlines()
+        if not content.endswith(b"\n"):
+            raise ValueError("the last line is cut off")
         if int(version) != 0 or int(count) != len(entries):
             raise ValueError("version or count is wrong")
     except ValueError as error:
