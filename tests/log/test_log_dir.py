@@ -110,6 +110,14 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
+def test_a_start_that_was_killed_before_there_was_an_identity_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "meta.properties.tmp").write_bytes(b"version=1\nclus")
+    store = open_store(tmp_path)
+    assert store.cluster_id
+    store.close()
+    assert not (tmp_path / "meta.properties.tmp").exists()
+
+
 def test_a_damaged_identity_is_refused(tmp_path: Path) -> None:
     (tmp_path / "meta.properties").write_text("version=1\nnode.id=x\n")
     with pytest.raises(StoreUnusable, match=r"meta\.properties cannot be read"):

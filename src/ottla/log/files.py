@@ -120,6 +120,11 @@ class Files(Protocol):
         ...
 
 
+def draft_of(path: str) -> str:
+    """Return where a small file is written before it takes the place of the old one."""
+    return path + ".tmp"
+
+
 def storage_error(error: OSError, path: str, doing: str) -> StorageError:
     """Make the exception for a failed operation on a file."""
     if error.errno in _FULL:
@@ -302,7 +307,7 @@ class OsFiles:
             raise storage_error(error, path, "reading") from error
 
     def write(self, path: str, content: bytes) -> None:
-        draft = path + ".tmp"
+        draft = draft_of(path)
         with _failing(path, "writing"):
             with open(draft, "wb", buffering=0) as file:
                 rest = memoryview(content)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from ottla.errors import StorageError, StoreUnusable
 from ottla.log import checkpoints
+from ottla.log.files import draft_of
 from ottla.log.partition_log import PartitionLog
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ class LogDir:
             CorruptLog: one of its checkpoints is damaged.
         """
         names = files.list(path)
-        others = [name for name in names if not name.startswith(".")]
+        # A start that was killed may leave the draft of the first file that it wrote.
+        draft = draft_of(checkpoints.META_PROPERTIES)
+        others = [name for name in names if not name.startswith(".") and name != draft]
         if others and checkpoints.META_PROPERTIES not in others:
             raise StoreUnusable(
                 f"the directory {path} is not a store: it holds {others[0]!r} and no "
