@@ -78,7 +78,7 @@ def test_a_folder_that_the_metadata_does_not_know_is_put_aside_and_not_deleted()
     assert again.fetch("t").high_watermark == 0
 
 
-def test_a_damaged_partition_is_offline_and_the_others_are_served() -> None:
+def test_a_damaged_partition_refuses_writes_and_what_is_intact_in_it_is_served() -> None:
     asking = Asking(MemoryFiles())
     asking.create("good")
     asking.create("bad", segment_bytes="1048576")
@@ -91,8 +91,12 @@ def test_a_damaged_partition_is_offline_and_the_others_are_served() -> None:
     content[100] ^= 1
     asking.files.write(path, bytes(content))
     again = Asking(asking.files)
-    assert isinstance(again.engine.store.offline["bad", 0], CorruptLog)
+    log = again.engine.log_of("bad", 0)
+    assert log is not None
+    assert isinstance(log.failed, CorruptLog)
     assert again.fetch("good").high_watermark == 1
+    assert again.fetch("bad", offset=0).error_code == codes.KAFKA_STORAGE_ERROR
+    assert again.fetch("bad", offset=1).error_code == codes.NONE
     answer = again.produce("bad", batch_of_values(b"b"))
     assert answer.error_code == codes.KAFKA_STORAGE_ERROR
     assert path in (answer.error_message or "")

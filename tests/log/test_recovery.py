@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ottla.errors import CorruptLog
+from ottla.errors import CorruptLog, StorageError
 from ottla.log.config import LogConfig
 from ottla.log.memory_files import MemoryFiles
+from ottla.log.partition_log import PartitionLog
 from ottla.log.producer_state import Duplicate
 from ottla.records.batch import read_header
 from tests.log.writing import append, batch, new_log, open_log, sync, values_of
@@ -37,9 +38,9 @@ def test_a_torn_last_batch_is_cut_off_wherever_it_is_torn_and_told(left: int) ->
     content = files.read(LOG) or b""
     log = open_log(with_content(files, LOG, content[: 2 * SIZE + left]))
     assert values_of(log) == [b"abc", b"def"]
-    assert log.cut is not None
-    assert (log.cut.path, log.cut.position, log.cut.size) == (LOG, 2 * SIZE, left)
-    assert f"cut off {left} bytes at byte {2 * SIZE}" in str(log.cut)
+    (cut,) = log.cuts
+    assert (cut.path, cut.position, cut.size, cut.kept) == (LOG, 2 * SIZE, left, "")
+    assert f"cut off {left} bytes at byte {2 * SIZE}" in str(cut)
     assert files.read(LOG) == content[: 2 * SIZE]
     assert append(log, b"new") == 2
 
@@ -49,18 +50,16 @@ def test_a_last_batch_with_a_flipped_bit_is_never_given_out(at: int) -> None:
     files = written(b"abc", b"def")
     content = bytearray(files.read(LOG) or b"")
     content[SIZE + at] ^= 0x40
-    try:
-        log = open_log(with_content(files, LOG, bytes(content)))
-    except CorruptLog as error:
-        assert error.position >= SIZE
-        return
-    # The base offset and the leader epoch stand outside of the checksum. An offset that is too
-    # large is a gap, as compaction leaves them; Kafka takes it as well.
-    assert values_of(log)[:1] == [b"abc"]
-    if log.cut is None:
-        assert at < 8 or 12 <= at < 16
+    log = open_log(with_content(files, LOG, bytes(content)))
+    if 12 <= at < 16:  # the leader epoch stands outside of the checksum, and protects no data
         assert values_of(log) == [b"abc", b"def"]
+        return
+    assert log.read(0, 10_000, at_least_one=True) == content[:SIZE]
+    if at < 8:  # a whole batch at a wrong offset: no crash leaves that
+        assert isinstance(log.failed, CorruptLog)
+        assert not log.cuts
     else:
+        assert log.cuts[0].position == SIZE
         assert values_of(log) == [b"abc"]
 
 
@@ -68,36 +67,145 @@ def test_zeros_behind_the_last_batch_are_cut_off() -> None:
     files = written(b"abc")
     log = open_log(with_content(files, LOG, (files.read(LOG) or b"") + bytes(4096)))
     assert values_of(log) == [b"abc"]
-    assert log.cut is not None
-    assert log.cut.size == 4096
+    assert log.cuts[0].size == 4096
 
 
-def test_damage_that_has_records_of_another_segment_behind_it_is_an_error_and_nothing_is_cut() -> (
-    None
-):
+def damaged(files: MemoryFiles, position: int, path: str = LOG) -> bytes:
+    content = bytearray(files.read(path) or b"")
+    content[position] ^= 1
+    with_content(files, path, bytes(content))
+    return bytes(content)
+
+
+def read_at(log: PartitionLog, offset: int) -> bytes:
+    """Return the value of one record."""
+    return values_of(log, offset)[0]
+
+
+def test_damage_with_records_of_another_segment_behind_it_refuses_writes_and_cuts_nothing() -> None:
     config = LogConfig(segment_bytes=2 * SIZE)
     files = written(b"abc", b"def", b"ghi", b"jkl", config=config)
-    content = bytearray(files.read(LOG) or b"")
-    content[SIZE + 70] ^= 1
-    with_content(files, LOG, bytes(content))
-    with pytest.raises(CorruptLog) as caught:
-        open_log(files, config)
-    assert (caught.value.path, caught.value.position) == (LOG, SIZE)
-    assert "records behind the damage" in str(caught.value)
-    assert files.read(LOG) == bytes(content)
+    content = damaged(files, SIZE + 70)
+    log = open_log(files, config)
+    assert isinstance(log.failed, CorruptLog)
+    assert (log.failed.path, log.failed.position) == (LOG, SIZE)
+    assert "Nothing was cut off" in str(log.failed)
+    assert "ottla fsck" in str(log.failed)
+    with pytest.raises(CorruptLog, match="damaged at byte"):
+        append(log, b"new")
+    assert files.read(LOG) == content
+    assert log.read(0, 10_000, at_least_one=True) == content[:SIZE]
+    with pytest.raises(CorruptLog):
+        values_of(log, 1)
+    assert values_of(log, 2) == [b"ghi", b"jkl"]
+
+
+def test_damage_with_records_of_the_same_segment_behind_it_refuses_writes_and_cuts_nothing() -> (
+    None
+):
+    files = written(*(b"%03d" % number for number in range(6)))
+    content = damaged(files, 2 * SIZE + 70)
+    for position in (3 * SIZE + 8, 3 * SIZE + 16):  # a size and a magic that cannot be
+        content = damaged(files, position)
+    log = open_log(files)
+    assert isinstance(log.failed, CorruptLog)
+    assert log.failed.position == 2 * SIZE
+    assert files.read(LOG) == content
+    assert log.read(0, 10_000, at_least_one=True) == content[: 2 * SIZE]
+    for lost in (2, 3):
+        with pytest.raises(CorruptLog):
+            log.read(lost, 10_000, at_least_one=True)
+    assert values_of(log, 4) == [b"004", b"005"]
+    log.abandon(StorageError("done"))
+    again = open_log(files)
+    assert isinstance(again.failed, CorruptLog)
+
+
+def test_where_records_are_confirmed_before_they_are_on_disk_a_torn_tail_is_kept_aside() -> None:
+    config = LogConfig(durable=False, segment_bytes=3 * SIZE)
+    files = written(*(b"%03d" % number for number in range(5)), config=config)
+    content = damaged(files, SIZE + 70)
+    log = open_log(files, config)
+    assert log.failed is None
+    assert values_of(log) == [b"000"]
+    assert [(cut.position, cut.size) for cut in log.cuts] == [(0, 2 * SIZE), (SIZE, 2 * SIZE)]
+    assert files.read(log.cuts[1].kept) == content[SIZE:]
+    assert files.list("root/t-0").count("00000000000000000003.log") == 0
+    assert append(log, b"new") == 1
 
 
 def test_damage_in_what_had_been_stored_is_an_error_even_at_the_end_and_nothing_is_cut() -> None:
     files = written(b"abc", b"def", b"ghi")
-    content = bytearray(files.read(LOG) or b"")
-    content[SIZE + 70] ^= 1
-    with_content(files, LOG, bytes(content))
-    with pytest.raises(CorruptLog) as caught:
-        open_log(files, recovery_point=2)
-    assert (caught.value.path, caught.value.position) == (LOG, SIZE)
-    assert "stored safely" in str(caught.value)
-    assert files.read(LOG) == bytes(content)
+    content = (files.read(LOG) or b"")[: 2 * SIZE - 5]
+    files.write(LOG, content)
+    log = open_log(files, recovery_point=2)
+    assert isinstance(log.failed, CorruptLog)
+    assert (log.failed.path, log.failed.position) == (LOG, SIZE)
+    assert files.read(LOG) == content
     assert values_of(open_log(files, recovery_point=1)) == [b"abc"]
+
+
+def test_records_that_are_missing_between_two_batches_are_damage() -> None:
+    files = written(b"abc", b"def", b"ghi", b"jkl")
+    content = files.read(LOG) or b""
+    with_content(files, LOG, content[:SIZE] + content[2 * SIZE :])
+    log = open_log(files)
+    assert "offset 2 where 1 is the next" in str(log.failed)
+    with pytest.raises(CorruptLog):
+        values_of(log, 1)
+    assert values_of(log, 2) == [b"ghi", b"jkl"]
+
+
+def test_a_batch_at_a_wrong_offset_is_damage_and_what_follows_it_is_not() -> None:
+    files = written(b"abc", b"def", b"ghi", b"jkl")
+    for position, found in ((SIZE + 7, 0), (SIZE + 6, 257)):  # offset 1 becomes another
+        content = files.read(LOG) or b""
+        damaged(files, position)
+        log = open_log(files)
+        assert f"offset {found} where 1 is the next" in str(log.failed)
+        with pytest.raises(CorruptLog):
+            values_of(log, 1)
+        assert values_of(log, 2) == [b"ghi", b"jkl"]
+        files.write(LOG, content)
+
+
+def test_a_last_batch_at_a_wrong_offset_is_no_torn_tail() -> None:
+    files = written(b"abc", b"def")
+    content = damaged(files, SIZE + 6)  # offset 1 becomes 257
+    log = open_log(files)
+    assert "offset 257 where 1 is the next" in str(log.failed)
+    assert files.read(LOG) == content
+    assert log.read(0, 10_000, at_least_one=True) == content[:SIZE]
+
+
+def test_compaction_may_leave_records_out() -> None:
+    files = written(b"abc", b"def", b"ghi")
+    content = files.read(LOG) or b""
+    with_content(files, LOG, content[:SIZE] + content[2 * SIZE :])
+    log = open_log(files, contiguous_from=2)
+    assert log.failed is None
+    assert values_of(log) == [b"abc", b"ghi"]
+
+
+def test_a_segment_that_is_missing_is_damage() -> None:
+    config = LogConfig(segment_bytes=SIZE)
+    files = written(b"abc", b"def", b"ghi", config=config)
+    files.remove(LOG.replace("0.log", "1.log"))
+    log = open_log(files, config)
+    assert "offset 2 where 1 is the next" in str(log.failed)
+    with pytest.raises(CorruptLog):
+        values_of(log, 1)
+
+
+def test_an_empty_segment_behind_a_torn_one_is_no_damage() -> None:
+    config = LogConfig(segment_bytes=2 * SIZE)
+    files = written(b"abc", b"def", b"ghi", config=config)
+    files.write(LOG, (files.read(LOG) or b"")[: SIZE + 5])
+    files.write(LOG.replace("0.log", "2.log"), b"")
+    log = open_log(files, config)
+    assert log.failed is None
+    assert values_of(log) == [b"abc"]
+    assert append(log, b"new") == 1
 
 
 def test_every_power_cut_keeps_what_was_synced_and_the_epoch_grows() -> None:
@@ -175,9 +283,42 @@ def test_only_what_is_behind_the_recovery_point_is_checked() -> None:
     content[70] ^= 1
     with_content(files, LOG, bytes(content))
     log = open_log(files, config, recovery_point=2)
+    assert log.failed is None
     assert log.log_end_offset == 3
-    with pytest.raises(CorruptLog):
-        open_log(files, config, recovery_point=1)
+    assert open_log(files, config, recovery_point=0).failed is not None
+
+
+def test_a_recovery_point_in_a_segment_is_where_the_check_begins() -> None:
+    config = LogConfig(index_interval_bytes=1)
+    files = written(*(b"%03d" % number for number in range(6)), config=config)
+    damaged(files, SIZE + 70)
+    for index_is_there in (False, True):
+        log = open_log(files, config, recovery_point=3)
+        assert log.failed is None
+        assert log.log_end_offset == 6
+        if not index_is_there:
+            log.close()
+    damaged(files, 4 * SIZE + 70)
+    assert isinstance(open_log(files, config, recovery_point=3).failed, CorruptLog)
+
+
+def test_an_index_that_lies_is_made_anew() -> None:
+    config = LogConfig(index_interval_bytes=1)
+    log, files = new_log(config)
+    for number in range(20):
+        append(log, b"%03d" % number, timestamp_ms=1000 + number)
+    log.close()
+    for suffix in (".index", ".timeindex"):
+        path = LOG.replace(".log", suffix)
+        good = files.read(path) or b""
+        for position in range(len(good)):
+            for bit in (1, 0x80):
+                bad = bytearray(good)
+                bad[position] ^= bit
+                files.write(path, bytes(bad))
+                again = open_log(files, config, recovery_point=None)
+                assert [read_at(again, at) for at in (0, 7, 19)] == [b"000", b"007", b"019"]
+        files.write(path, good)
 
 
 def test_snapshots_from_behind_the_end_are_removed() -> None:

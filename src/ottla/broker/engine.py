@@ -124,6 +124,8 @@ class Engine:
     def _load(self) -> None:
         durable = self._settings.get("ottla.durability", "disk") == "disk"
         log = self.store.open_log(METADATA_TOPIC, 0, METADATA_TOPIC_ID, LogConfig(durable=durable))
+        if log.failed is not None:
+            raise log.failed
         removed: set[bytes] = set()
 
         def replay(record: ApiMessage) -> None:

@@ -8,13 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from ottla.records.batch import Record, iterate_headers, iterate_records, read_header
+from ottla.errors import CorruptLog, CorruptRecords
+from ottla.records.batch import (
+    Record,
+    check_crc,
+    iterate_headers,
+    iterate_records,
+    read_header,
+)
 from ottla.records.builder import batch_of
 
 if TYPE_CHECKING:
     from ottla.clock import Clock
     from ottla.log.group_commit import GroupCommit
     from ottla.log.partition_log import PartitionLog, Stored
+    from ottla.records.batch import BatchHeader
 
 R = TypeVar("R")
 
@@ -73,8 +81,16 @@ class Runtime(Generic[R]):
         while data := self._log.read(offset, _READ_BYTES, at_least_one=True):
             for header in iterate_headers(data):
                 offset = header.last_offset + 1
+                self._check(data, header)
                 if not header.is_control:
                     self._replay_batch(iterate_records(data, header))
+
+    def _check(self, data: bytes, header: BatchHeader) -> None:
+        try:
+            check_crc(data, header)
+        except CorruptRecords as error:
+            what = f"the batch at offset {header.base_offset}: {error.what}"
+            raise CorruptLog(self._log.folder, 0, what) from error
 
     def _replay_batch(self, records: Iterable[Record]) -> None:
         for record in records:

@@ -19,6 +19,7 @@ import struct
 
 _OFFSET_ENTRY = struct.Struct(">ii")
 _TIME_ENTRY = struct.Struct(">qi")
+_EVERY_OFFSET = 1 << 63
 
 
 class OffsetIndex:
@@ -27,11 +28,18 @@ class OffsetIndex:
     Args:
         base_offset: the segment's base offset.
         content: entries as they stand in the file.
+        offset_end: entries at or behind this offset are left out.
     """
 
-    def __init__(self, base_offset: int, content: bytes = b"") -> None:
+    def __init__(
+        self, base_offset: int, content: bytes = b"", offset_end: int = _EVERY_OFFSET
+    ) -> None:
         self._base_offset = base_offset
         self._entries = bytearray(content[: len(content) - len(content) % _OFFSET_ENTRY.size])
+        while self._entries and base_offset + self._entry(len(self) - 1)[0] >= offset_end:
+            del self._entries[-_OFFSET_ENTRY.size :]
+        while len(self) > 1 and self._entry(len(self) - 1) <= self._entry(len(self) - 2):
+            del self._entries[-_OFFSET_ENTRY.size :]  # Kafka makes room for entries in advance
 
     def __len__(self) -> int:
         return len(self._entries) // _OFFSET_ENTRY.size
@@ -40,8 +48,12 @@ class OffsetIndex:
         """Add the batch that ends with `last_offset` and begins at `position`."""
         self._entries += _OFFSET_ENTRY.pack(last_offset - self._base_offset, position)
 
-    def lookup(self, offset: int) -> int:
-        """Return a position at or before the batch that holds `offset`."""
+    def lookup(self, offset: int) -> tuple[int, int]:
+        """Return the last entry that is not behind an offset, as (offset, position).
+
+        The batch that holds the offset begins there or later. Without such an entry the answer is
+        the segment's beginning.
+        """
         wanted = offset - self._base_offset
         low, high = 0, len(self)
         while low < high:
@@ -50,11 +62,10 @@ class OffsetIndex:
                 low = middle + 1
             else:
                 high = middle
-        return self._entry(low - 1)[1] if low else 0
-
-    def last_position(self) -> int:
-        """Return the position in the last entry, 0 where there is none."""
-        return self._entry(len(self) - 1)[1] if len(self) else 0
+        if not low:
+            return self._base_offset, 0
+        relative, position = self._entry(low - 1)
+        return self._base_offset + relative, position
 
     def _entry(self, index: int) -> tuple[int, int]:
         relative, position = _OFFSET_ENTRY.unpack_from(self._entries, index * _OFFSET_ENTRY.size)
@@ -71,11 +82,18 @@ class TimeIndex:
     Args:
         base_offset: the segment's base offset.
         content: entries as they stand in the file.
+        offset_end: entries at or behind this offset are left out.
     """
 
-    def __init__(self, base_offset: int, content: bytes = b"") -> None:
+    def __init__(
+        self, base_offset: int, content: bytes = b"", offset_end: int = _EVERY_OFFSET
+    ) -> None:
         self._base_offset = base_offset
         self._entries = bytearray(content[: len(content) - len(content) % _TIME_ENTRY.size])
+        while self._entries and self.last()[1] >= offset_end:
+            del self._entries[-_TIME_ENTRY.size :]
+        while len(self) > 1 and self._entry(len(self) - 1) <= self._entry(len(self) - 2):
+            del self._entries[-_TIME_ENTRY.size :]
 
     def __len__(self) -> int:
         return len(self._entries) // _TIME_ENTRY.size

@@ -155,8 +155,10 @@ class LogDir:
             self.offline[key] = error
             _LOG.error("%s", error)
             raise
-        if log.cut is not None:
-            _LOG.warning("%s", log.cut)
+        for cut in log.cuts:
+            _LOG.warning("%s", cut)
+        if log.failed is not None:
+            _LOG.error("%s", log.failed)
         self.logs[key] = log
         return log
 
@@ -229,10 +231,11 @@ class LogDir:
                 start checks everything. The store is closed all the same.
         """
         problems: list[StorageError] = []
+        is_whole = not self.offline and all(log.failed is None for log in self.logs.values())
         try:
             _try_each((log.close for log in self.logs.values()), problems)
             _try_each((self.note_recovery_points(), self.note_log_starts()), problems)
-            if not problems and not self.offline:
+            if not problems and is_whole:
                 marker = f"{self.path}/{CLEAN_SHUTDOWN}"
                 _try_each((lambda: self._files.write(marker, _CLEAN_SHUTDOWN_CONTENT),), problems)
         finally:

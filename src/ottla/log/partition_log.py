@@ -101,7 +101,7 @@ class PartitionLog:
         leader_epoch: counts how often records may have been lost in an unclean stop.
         producers: what is known of idempotent producers.
         failed: why nothing can be written any more, or None.
-        cut: what was cut off when the log was opened, or None.
+        cuts: what was cut off when the log was opened.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class PartitionLog:
         self.recovery_point = 0
         self.producers: ProducerState
         self.failed: StorageError | None = None
-        self.cut: Cut | None = None
+        self.cuts: list[Cut] = []
         self._files = files
         self._root = root
         self._clock = clock
@@ -156,6 +156,7 @@ class PartitionLog:
         *,
         recovery_point: int | None,
         log_start_offset: int = 0,
+        contiguous_from: int = 0,
     ) -> PartitionLog:
         """Open a partition's log, or create it.
 
@@ -170,30 +171,37 @@ class PartitionLog:
             recovery_point: everything before this offset is known to be good; None where the
                 store was stopped cleanly.
             log_start_offset: the first offset that can be read, as far as it was noted elsewhere.
+            contiguous_from: from this offset on no offset is missing: compaction came so far.
 
         Raises:
-            CorruptLog: there is damage that is no torn tail.
+            CorruptLog: there is damage that leaves nothing to be read. Where the damage is only in
+                some batches, the log is opened for reading, and `failed` says why.
         """
         log = cls(files, root, topic, partition, topic_id, config, clock)
         metadata = f"{log.folder}/{checkpoints.PARTITION_METADATA}"
         found = checkpoints.decode_partition_metadata(files.read(metadata), metadata)
         if found is None:
             log._create(metadata)
-        recovered = load(files, log.folder, config, recovery_point)
+        recovered = load(files, log.folder, config, recovery_point, contiguous_from)
         log._set_segments(recovered.segments)
         log.producers = recovered.producers
         log.producers.expire(clock.now_ms(), config.producer_expiration_ms)
-        log.cut = recovered.cut
+        log.cuts = recovered.cuts
         log._changed = found is None or recovery_point is not None
         log.log_end_offset = recovered.next_offset
         log.log_start_offset = max(log_start_offset, log._bases[0])
-        if log.log_end_offset < log.log_start_offset:
-            log._restart_at(log.log_start_offset)
-        log._load_epochs(bump=recovery_point is not None and log.log_end_offset > 0)
-        for segment in recovered.unsynced:
-            segment.log.begin_sync()()
-            segment.log.end_sync()
-        log.recovery_point = log.log_end_offset
+        if recovered.damage is not None:
+            log.failed = recovered.damage
+            log.recovery_point = recovery_point or 0
+            log._load_epochs(bump=False)
+        else:
+            if log.log_end_offset < log.log_start_offset:
+                log._restart_at(log.log_start_offset)
+            log._load_epochs(bump=recovery_point is not None and log.log_end_offset > 0)
+            for segment in recovered.checked:
+                segment.log.begin_sync()()
+                segment.log.end_sync()
+            log.recovery_point = log.log_end_offset
         log._advance(log.log_end_offset, log._active, log._active.size)
         return log
 
@@ -376,8 +384,10 @@ class PartitionLog:
                 )
             )
             return
+        if self.failed is not None:
+            return
         self.recovery_point = sync.offset
-        if self.failed is None and sync.offset > self.high_watermark:
+        if sync.offset > self.high_watermark:
             self._advance(sync.offset, sync.segment, sync.position)
 
     def _fail(self, error: StorageError) -> None:

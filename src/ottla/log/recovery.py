@@ -1,9 +1,19 @@
 """Opening a partition's segments: trusted after a clean stop, checked after any other.
 
-After a crash every batch from the recovery point on is checked and the indexes and producer state
-are rebuilt from them. What a crash may leave is a torn tail: the last batches of the last segment,
-written in part and acknowledged to nobody; it is cut off and told. A bad batch anywhere else is
-damage, and damage is an error with file and position: nothing behind it is dropped in silence.
+After a crash every batch from the recovery point on is checked, and the indexes and the producers'
+state are brought up to the end from them. What a crash may leave is a torn tail: the last batches,
+written in part and acknowledged to nobody; it is cut off and told.
+
+Any other bad batch is damage, and nothing behind damage is ever dropped in silence: the log is
+opened with all that is intact before and behind it, and refuses writes. What tells the two apart:
+behind a torn tail there is nothing intact, and nothing of it lies before the recovery point. Only
+where a topic's records are acknowledged before they are on the disk may a power cut leave intact
+batches behind a torn one, since a disk writes in any order; then they are cut off together, and
+kept in a file beside the segment.
+
+What a crash leaves of a compaction is put right first: a replacement that was complete
+(`.log.swap`) takes the place of what it replaces, one that was not (`.log.cleaned`) goes, and so
+does what was to be removed (`.deleted`).
 
 Kafka: LogLoader.
 """
@@ -11,17 +21,24 @@ Kafka: LogLoader.
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.errors import CorruptLog
 from ottla.log.producer_state import ProducerState
+from ottla.log.scan import Damage, find_intact, scan
 from ottla.log.segment import Segment, file_name
 
 if TYPE_CHECKING:
     from ottla.log.config import LogConfig
     from ottla.log.files import Files
+    from ottla.records.batch import BatchHeader
+
+CLEANED, SWAP, DELETED, CUT = ".cleaned", ".swap", ".deleted", ".cut"
+_LEFTOVERS = (CLEANED, DELETED, ".tmp")
+_OFFSET = r"(\d{20})"
 
 
 @dataclass(frozen=True)
@@ -33,17 +50,20 @@ class Cut:
         position: where it was cut, in bytes.
         size: how many bytes were cut off.
         reason: what was wrong with them.
+        kept: the file where they are kept, "" where there was no intact batch in them.
     """
 
     path: str
     position: int
     size: int
     reason: str
+    kept: str = ""
 
     def __str__(self) -> str:
+        kept = f"; they are kept in {self.kept}" if self.kept else ""
         return (
             f"{self.path}: cut off {self.size} bytes at byte {self.position} that a crash left "
-            f"unfinished and nobody was told were stored ({self.reason})"
+            f"unfinished and nobody was told were stored ({self.reason}){kept}"
         )
 
 
@@ -55,18 +75,22 @@ class Recovered:
         segments: in order of their offsets; the last one is active.
         next_offset: the offset behind the last record, exclusive.
         producers: the state of the producers at `next_offset`.
-        cut: what was cut off.
-        unsynced: segments that were checked, and may not all be on the disk yet.
+        cuts: what was cut off.
+        damage: the first damage that is no torn tail, or None.
+        checked: segments of which something was checked, and may not be on the disk yet.
     """
 
     segments: list[Segment]
     next_offset: int
     producers: ProducerState
-    cut: Cut | None = None
-    unsynced: list[Segment] = field(default_factory=list)
+    cuts: list[Cut] = field(default_factory=list)
+    damage: CorruptLog | None = None
+    checked: list[Segment] = field(default_factory=list)
 
 
-def load(files: Files, folder: str, config: LogConfig, recovery_point: int | None) -> Recovered:
+def load(
+    files: Files, folder: str, config: LogConfig, recovery_point: int | None, contiguous_from: int
+) -> Recovered:
     """Open the segments in a partition's folder.
 
     Args:
@@ -74,28 +98,68 @@ def load(files: Files, folder: str, config: LogConfig, recovery_point: int | Non
         folder: the folder; one without segments gets its first.
         config: the topic's settings.
         recovery_point: everything before this offset is known to be good; None after a clean stop.
+        contiguous_from: from this offset on no offset is missing.
 
     Raises:
-        CorruptLog: there is damage that is no torn tail.
+        CorruptLog: a batch cannot be read that must be.
+        StorageError: a file cannot be read.
     """
     names = files.list(folder)
-    bases = sorted(int(name[:-4]) for name in names if name.endswith(".log"))
+    if any(name.endswith((SWAP, *_LEFTOVERS)) for name in names):
+        _put_right(files, folder, names)
+        names = files.list(folder)
+    bases = offsets_of(names, ".log")
     if not bases:
         return Recovered([Segment.create(files, folder, 0, config)], 0, ProducerState())
-    snapshots = sorted(int(name[:-9]) for name in names if name.endswith(".snapshot"))
+    snapshots = offsets_of(names, ".snapshot")
     if recovery_point is None:
         return _load_clean(files, folder, config, bases, snapshots)
-    return _load_checked(files, folder, config, bases, snapshots, recovery_point)
+    checked = _Checked(files, folder, config, bases, snapshots)
+    checked.check(recovery_point, contiguous_from)
+    return checked.result
+
+
+def offsets_of(names: list[str], suffix: str) -> list[int]:
+    """Return the offsets that a partition's files with a suffix are named after, sorted."""
+    pattern = re.compile(_OFFSET + re.escape(suffix))
+    return sorted(int(found[1]) for name in names if (found := pattern.fullmatch(name)))
+
+
+def _put_right(files: Files, folder: str, names: list[str]) -> None:
+    """Finish what a crash interrupted. Kafka: LogLoader.removeTempFilesAndCollectSwapFiles."""
+    for name in names:
+        if name.endswith(_LEFTOVERS):
+            files.remove(f"{folder}/{name}")
+    bases = offsets_of(names, ".log")
+    for base in offsets_of(names, f".log{SWAP}"):
+        swap = f"{folder}/{file_name(base, '.log')}{SWAP}"
+        next_offset = base
+        for found in scan(files.open(swap, create=False), 0, base, 1 << 63):
+            if isinstance(found, Damage):
+                raise CorruptLog(swap, found.start, found.reason)
+            next_offset = found.header.last_offset + 1
+        for replaced in bases:
+            if base < replaced < next_offset:
+                remove_segment(files, folder, replaced)
+        for suffix in (".index", ".timeindex", ".txnindex"):
+            stem = f"{folder}/{file_name(base, suffix)}"
+            if files.read(stem + SWAP) is not None:
+                files.rename(stem + SWAP, stem)
+        files.rename(swap, f"{folder}/{file_name(base, '.log')}")
+    files.sync_folder(folder)
+
+
+def remove_segment(files: Files, folder: str, base_offset: int) -> None:
+    """Remove the files of a segment."""
+    for suffix in (".log", ".index", ".timeindex", ".txnindex"):
+        files.remove(f"{folder}/{file_name(base_offset, suffix)}")
 
 
 def _load_clean(
     files: Files, folder: str, config: LogConfig, bases: list[int], snapshots: list[int]
 ) -> Recovered:
     segments = [Segment.open(files, folder, base, config) for base in bases]
-    active = segments[-1]
-    next_offset = active.base_offset
-    for _, header, _ in active.headers(active.index.last_position()):
-        next_offset = header.last_offset + 1
+    next_offset = segments[-1].next_offset()
     producers, start = _load_snapshot(files, folder, snapshots, next_offset)
     _replay(segments, producers, start)
     return Recovered(segments, next_offset, producers)
@@ -117,50 +181,141 @@ def _load_snapshot(
     return ProducerState(), 0
 
 
-def _replay(segments: list[Segment], producers: ProducerState, start: int) -> None:
-    """Bring producer state up to the end from the batches behind a snapshot."""
+def _replay(
+    segments: list[Segment], producers: ProducerState, start: int, end: int = 1 << 63
+) -> None:
+    """Bring the producers' state up to an offset from the batches behind a snapshot."""
     for segment, following in zip_longest(segments, segments[1:]):
         if following is not None and following.base_offset <= start:
             continue
+        if segment.base_offset >= end:
+            return
         position = segment.position_of(start) if start > segment.base_offset else 0
         for _, header, _ in segment.headers(position):
+            if header.base_offset >= end:
+                return
             if header.base_offset >= start:
                 producers.update(header, header.base_offset)
 
 
-def _load_checked(
-    files: Files,
-    folder: str,
-    config: LogConfig,
-    bases: list[int],
-    snapshots: list[int],
-    recovery_point: int,
-) -> Recovered:
-    first_checked = max(
-        index for index, base in enumerate(bases) if index == 0 or base <= recovery_point
-    )
-    start = bases[first_checked]
-    producers, snapshot_offset = _load_snapshot(files, folder, snapshots, start)
-    segments = [Segment.open(files, folder, base, config) for base in bases[:first_checked]]
-    _replay(segments, producers, snapshot_offset)
-    checked = []
-    next_offset, cut = start, None
-    for base in bases[first_checked:]:
-        segment = Segment.open_unchecked(files, folder, base, config)
-        next_offset, end, damage = segment.recover(
-            lambda header: producers.update(header, header.base_offset)
+class _Problem(NamedTuple):
+    """Where something is wrong; damage without an end is that offsets before a segment are gone."""
+
+    segment: Segment
+    damage: Damage
+
+
+class _Checked:
+    """A partition's segments after a stop that was not clean."""
+
+    def __init__(
+        self,
+        files: Files,
+        folder: str,
+        config: LogConfig,
+        bases: list[int],
+        snapshots: list[int],
+    ) -> None:
+        self._files = files
+        self._folder = folder
+        self._config = config
+        self._snapshots = snapshots
+        segments = [Segment.open(files, folder, base, config) for base in bases]
+        self.result = Recovered(segments, 0, ProducerState())
+
+    def check(self, recovery_point: int, contiguous_from: int) -> None:
+        """Check what lies behind the recovery point, and cut off a torn tail."""
+        problem = self._read(recovery_point, contiguous_from)
+        if problem is not None and self._is_torn(problem, recovery_point):
+            self._cut(problem)
+            problem = self._read(recovery_point, contiguous_from)
+        if problem is not None:
+            damage = problem.segment.damaged(problem.damage)
+            damage.effect = (
+                "Nothing was cut off. What is intact before and behind it can be read; "
+                "nothing can be written."
+            )
+            damage.next_steps = (
+                "Stop the broker and run `ottla fsck` on the store: it shows what is lost, and "
+                "with --repair it makes the partition writable again.",
+            )
+            self.result.damage = damage
+            return
+        for offset in self._snapshots:
+            if offset > self.result.next_offset:
+                self._files.remove(f"{self._folder}/{file_name(offset, '.snapshot')}")
+
+    def _read(self, recovery_point: int, contiguous_from: int) -> _Problem | None:
+        """Read everything behind the recovery point, and return the first problem."""
+        result = self.result
+        segments = result.segments
+        first = 0
+        while first + 1 < len(segments) and segments[first + 1].base_offset <= recovery_point:
+            first += 1
+        position = segments[first].trust_until(recovery_point)
+        next_offset = recovery_point if position else segments[first].base_offset
+        result.producers, start = _load_snapshot(
+            self._files, self._folder, self._snapshots, next_offset
         )
-        if damage is not None:
-            if base != bases[-1]:
-                damage.effect = "Nothing was cut off: there are records behind the damage."
-                raise damage
-            if next_offset < recovery_point:
-                damage.effect = "Nothing was cut off: what is damaged had been stored safely."
-                raise damage
-            cut = Cut(segment.path, end, segment.size - end, damage.reason)
-            segment.truncate(end)
-        checked.append(segment)
-    for offset in snapshots:
-        if offset > next_offset:
-            files.remove(f"{folder}/{file_name(offset, '.snapshot')}")
-    return Recovered(segments + checked, next_offset, producers, cut, checked)
+        _replay(segments[:first], result.producers, start)
+        if position:
+            _replay(segments[first : first + 1], result.producers, start, next_offset)
+        result.checked = []
+        problem: _Problem | None = None
+        for segment in segments[first:]:
+            missing = []
+            if segment.base_offset > next_offset >= contiguous_from:
+                reason = f"offset {segment.base_offset} where {next_offset} is the next"
+                missing.append(Damage(0, 0, next_offset, segment.base_offset, reason, False))
+            if segment is not segments[first]:
+                position, next_offset = segment.trust_until(0), segment.base_offset
+            if position < segment.size:
+                result.checked.append(segment)
+            next_offset = segment.recover(self._visit, position, next_offset, contiguous_from)
+            segment.damages = missing + segment.damages
+            if segment.damages and problem is None:
+                problem = _Problem(segment, segment.damages[0])
+        result.next_offset = next_offset
+        return problem
+
+    def _visit(self, header: BatchHeader) -> None:
+        self.result.producers.update(header, header.base_offset)
+
+    def _is_torn(self, problem: _Problem, recovery_point: int) -> bool:
+        """Tell whether a problem is a torn tail, not damage."""
+        if problem.damage.offset < recovery_point or problem.damage.is_misplaced:
+            return False
+        return not self._config.durable or not self._intact_behind(problem)
+
+    def _intact_behind(self, problem: _Problem) -> bool:
+        """Tell whether there are intact batches behind a problem."""
+        if not problem.damage.is_tail and problem.damage.end:
+            return True
+        behind = self.result.segments.index(problem.segment) + (1 if problem.damage.end else 0)
+        return any(
+            find_intact(segment.log, 0, segment.base_offset) is not None
+            for segment in self.result.segments[behind:]
+        )
+
+    def _cut(self, problem: _Problem) -> None:
+        """Cut off a torn tail, and all behind it; what holds intact batches is kept aside."""
+        segments = self.result.segments
+        torn, damage = problem
+        kept = self._intact_behind(problem)
+        index = segments.index(torn)
+        for segment in segments[index + (1 if damage.end else 0) :]:
+            if segment.size:
+                self._note_cut(segment, 0, "it lies behind a torn batch", kept)
+            segments.remove(segment)
+            segment.delete()
+        if damage.end:
+            self._note_cut(torn, damage.start, damage.reason, kept)
+            torn.truncate(damage.start)
+        self._files.sync_folder(self._folder)
+
+    def _note_cut(self, segment: Segment, position: int, reason: str, kept: bool) -> None:
+        size = segment.size - position
+        path = f"{segment.path}.{position}{CUT}" if kept else ""
+        if kept:
+            self._files.write(path, segment.log.read(position, size))
+        self.result.cuts.append(Cut(segment.path, position, size, reason, path))

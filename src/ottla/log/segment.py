@@ -5,15 +5,16 @@ Kafka: LogSegment, FileRecords.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ottla.errors import CorruptLog, CorruptRecords
 from ottla.log.indexes import OffsetIndex, TimeIndex
+from ottla.log.scan import Damage, scan
 from ottla.records.batch import (
     HEADER_BYTES,
     BatchHeader,
-    check_crc,
     iterate_records,
     position_of,
     read_header,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _SCAN_BYTES = 64 * 1024
 _OFFSET_DELTA_MAX = 0x7FFFFFFF
+_EVERY_OFFSET = 1 << 63
 
 
 def file_name(offset: int, suffix: str) -> str:
@@ -43,21 +45,20 @@ class Segment:
 
     Attributes:
         base_offset: the offset that its files are named after.
-        first_timestamp: timestamp of its first batch's newest record, or None while it is empty.
-        max_timestamp: the largest timestamp in it, or -1.
+        damages: the stretches that are known to be damaged.
     """
 
     def __init__(self, files: Files, folder: str, base_offset: int, config: LogConfig) -> None:
         self.base_offset = base_offset
         self.config = config
-        self.first_timestamp: int | None = None
-        self.max_timestamp = -1
+        self.damages: list[Damage] = []
         self._files = files
         self._stem = f"{folder}/{base_offset:020}"
         self._log: File
         self._index: OffsetIndex | None = None
         self._time_index: TimeIndex | None = None
-        self._max_timestamp_offset = base_offset
+        self._first_timestamp: int | None = None
+        self._max_timestamp: tuple[int, int] | None = None
         self._bytes_since_index_entry = 0
 
     @classmethod
@@ -71,22 +72,7 @@ class Segment:
 
     @classmethod
     def open(cls, files: Files, folder: str, base_offset: int, config: LogConfig) -> Segment:
-        """Open a segment as it was closed; its indexes are believed."""
-        segment = cls.open_unchecked(files, folder, base_offset, config)
-        segment.max_timestamp, segment._max_timestamp_offset = segment.time_index.last()
-        if segment.size >= HEADER_BYTES:
-            first = segment._log.read(0, HEADER_BYTES)
-            try:
-                segment.first_timestamp = read_header(first).max_timestamp
-            except CorruptRecords as error:
-                raise segment.corrupt(0, error) from error
-        return segment
-
-    @classmethod
-    def open_unchecked(
-        cls, files: Files, folder: str, base_offset: int, config: LogConfig
-    ) -> Segment:
-        """Open a segment that must be checked with `recover` before anything else."""
+        """Open a segment as it was closed; its indexes are read when they are needed."""
         segment = cls(files, folder, base_offset, config)
         segment._log = files.open(f"{segment._stem}.log", create=False)
         return segment
@@ -110,17 +96,72 @@ class Segment:
     def index(self) -> OffsetIndex:
         """The offset index, read when it is first used."""
         if self._index is None:
-            content = self._files.read(f"{self._stem}.index") or b""
-            self._index = OffsetIndex(self.base_offset, content)
+            self._load_indexes()
+        assert self._index is not None
         return self._index
 
     @property
     def time_index(self) -> TimeIndex:
         """The time index, read when it is first used."""
         if self._time_index is None:
-            content = self._files.read(f"{self._stem}.timeindex") or b""
-            self._time_index = TimeIndex(self.base_offset, content)
+            self._load_indexes()
+        assert self._time_index is not None
         return self._time_index
+
+    def _load_indexes(self) -> None:
+        """Read both indexes, and rebuild them where they do not belong to the batches."""
+        content = self._files.read(f"{self._stem}.index") or b""
+        self._index = OffsetIndex(self.base_offset, content)
+        content = self._files.read(f"{self._stem}.timeindex") or b""
+        self._time_index = TimeIndex(self.base_offset, content)
+        if self.size and not self._time_index_is_true(self._time_index):
+            self._rebuild_indexes()
+
+    def _time_index_is_true(self, time_index: TimeIndex) -> bool:
+        """Tell whether the last entry is true: retention believes it."""
+        timestamp, offset = time_index.last()
+        try:
+            position = self.position_of(offset)
+            header = read_header(self._log.read(position, HEADER_BYTES))
+        except (CorruptRecords, CorruptLog):
+            return False
+        return header.base_offset <= offset and header.max_timestamp == timestamp
+
+    def _rebuild_indexes(self) -> None:
+        """Make the indexes anew from the batches' headers, as far as they can be read."""
+        self._forget_indexes()
+        with contextlib.suppress(CorruptLog):
+            for position, header, _ in self.headers():
+                self._note(position, header.size, header.max_timestamp, header.last_offset)
+
+    def _forget_indexes(self) -> None:
+        self._index = OffsetIndex(self.base_offset)
+        self._time_index = TimeIndex(self.base_offset)
+        self._first_timestamp = None
+        self._max_timestamp = (-1, self.base_offset)
+        self._bytes_since_index_entry = 0
+
+    @property
+    def max_timestamp(self) -> int:
+        """The largest timestamp in it, or -1."""
+        return self._largest()[0]
+
+    def _largest(self) -> tuple[int, int]:
+        """Return the largest timestamp and the last offset of the first batch that has it."""
+        if self._max_timestamp is None:
+            self._max_timestamp = self.time_index.last()
+        return self._max_timestamp
+
+    @property
+    def first_timestamp(self) -> int | None:
+        """The largest timestamp of its first batch, or None while it is empty."""
+        if self._first_timestamp is None and self.size >= HEADER_BYTES:
+            try:
+                first = read_header(self._log.read(0, HEADER_BYTES))
+            except CorruptRecords as error:
+                raise self.corrupt(0, error) from error
+            self._first_timestamp = first.max_timestamp
+        return self._first_timestamp
 
     def append(self, buffers: Sequence[Buffer], header: BatchHeader, last_offset: int) -> None:
         """Append one batch.
@@ -136,14 +177,13 @@ class Segment:
 
     def _note(self, position: int, size: int, max_timestamp: int, last_offset: int) -> None:
         """Keep the indexes in step with a batch. Kafka: LogSegment.append."""
-        if self.first_timestamp is None:
-            self.first_timestamp = max_timestamp
-        if max_timestamp > self.max_timestamp:
-            self.max_timestamp = max_timestamp
-            self._max_timestamp_offset = last_offset
+        if position == 0:
+            self._first_timestamp = max_timestamp
+        if max_timestamp > self._largest()[0]:
+            self._max_timestamp = (max_timestamp, last_offset)
         if self._bytes_since_index_entry > self.config.index_interval_bytes:
             self.index.append(last_offset, position)
-            self.time_index.maybe_append(self.max_timestamp, self._max_timestamp_offset)
+            self.time_index.maybe_append(*self._largest())
             self._bytes_since_index_entry = 0
         self._bytes_since_index_entry += size
 
@@ -165,8 +205,16 @@ class Segment:
         """Return where the first batch begins that ends at or behind `offset`.
 
         The answer is the segment's size where there is no such batch.
+
+        Raises:
+            CorruptLog: the batch is one that is damaged.
         """
-        position = self.index.lookup(offset)
+        for damage in self.damages:
+            if damage.offset <= offset < damage.offset_end or (
+                damage.is_tail and offset >= damage.offset
+            ):
+                raise self.damaged(damage)
+        position = self._start_of_search(offset)
         while position < self.size:
             data = self._log.read(position, _SCAN_BYTES)
             if len(data) < HEADER_BYTES:
@@ -180,6 +228,34 @@ class Segment:
                 return position
         return min(position, self.size)
 
+    def next_offset(self) -> int:
+        """Return the offset behind the last record, exclusive."""
+        found = self.base_offset
+        for _, header, _ in self.headers(self._start_of_search(_EVERY_OFFSET)):
+            found = header.last_offset + 1
+        return found
+
+    def _start_of_search(self, offset: int) -> int:
+        """Return where a batch begins at or before the one that holds an offset.
+
+        The index says where, and the batch there says whether that is true; where it is not, the
+        indexes are made anew.
+        """
+        indexed, position = self.index.lookup(offset)
+        if position:
+            try:
+                header = read_header(self._log.read(position, HEADER_BYTES))
+                is_true = self.base_offset <= header.base_offset <= indexed
+            except CorruptRecords:
+                is_true = False
+            if not is_true:
+                self._rebuild_indexes()
+                position = self.index.lookup(offset)[1]
+        for damage in self.damages:
+            if offset >= damage.offset_end:
+                position = max(position, damage.end)
+        return position
+
     def read(self, position: int, bytes_max: int, position_end: int, at_least_one: bool) -> bytes:
         """Read whole batches.
 
@@ -188,7 +264,16 @@ class Segment:
             bytes_max: how many bytes at most.
             position_end: only what lies before it is read; a batch ends there.
             at_least_one: read the first batch even where it is larger than `bytes_max`.
+
+        Raises:
+            CorruptLog: there is none at the position.
         """
+        for damage in self.damages:
+            if damage.start <= position < damage.end:
+                raise self.damaged(damage)
+            if damage.start > position:
+                position_end = min(position_end, damage.start)
+                break
         room = position_end - position
         data = self._log.read(position, min(bytes_max, room))
         if bytes_max >= room:
@@ -206,6 +291,10 @@ class Segment:
     def corrupt(self, position: int, error: CorruptRecords) -> CorruptLog:
         """Make the exception for damage in this segment."""
         return CorruptLog(self.path, position, error.what)
+
+    def damaged(self, damage: Damage) -> CorruptLog:
+        """Make the exception for a stretch that is known to be damaged."""
+        return CorruptLog(self.path, damage.start, damage.reason)
 
     def headers(self, position: int = 0) -> Iterator[tuple[int, BatchHeader, memoryview]]:
         """Iterate over the batches from `position` on, as (position, header, whole batch).
@@ -238,40 +327,62 @@ class Segment:
                 start += header.size
                 position += header.size
 
-    def recover(self, visit: Callable[[BatchHeader], None]) -> tuple[int, int, CorruptLog | None]:
-        """Rebuild the indexes from the batches, checking each one's checksum.
+    def recover(
+        self,
+        visit: Callable[[BatchHeader], None],
+        position: int,
+        next_offset: int,
+        contiguous_from: int,
+    ) -> int:
+        """Check each batch from a position on, and bring the indexes up to the end.
+
+        What is damaged is in `damages` afterwards.
 
         Args:
-            visit: called with the header of each good batch.
+            visit: called with the header of each intact batch.
+            position: where to begin, as `trust_until` returned it.
+            next_offset: the offset that should be there.
+            contiguous_from: from this offset on no offset is missing.
 
         Returns:
-            Where the good batches end, in offsets and in bytes, both exclusive, and what is wrong
-            there, or None.
+            The offset behind the last intact batch.
         """
-        self._index = OffsetIndex(self.base_offset)
-        self._time_index = TimeIndex(self.base_offset)
-        self.first_timestamp = None
-        self.max_timestamp, self._max_timestamp_offset = -1, self.base_offset
-        self._bytes_since_index_entry = 0
-        next_offset = self.base_offset
-        end = 0
-        try:
-            for position, header, batch in self.headers():
-                try:
-                    check_crc(batch, read_header(batch))
-                    if header.base_offset < next_offset or header.last_offset_delta < 0:
-                        raise CorruptRecords(
-                            f"offset {header.base_offset} where {next_offset} is the next"
-                        )
-                except CorruptRecords as error:
-                    raise self.corrupt(position, error) from error
-                self._note(position, header.size, header.max_timestamp, header.last_offset)
-                next_offset = header.last_offset + 1
-                end = position + header.size
-                visit(header)
-        except CorruptLog as damage:
-            return next_offset, end, damage
-        return next_offset, end, None
+        self.damages = []
+        for found in scan(self._log, position, next_offset, contiguous_from):
+            if isinstance(found, Damage):
+                self.damages.append(found)
+                continue
+            header = found.header
+            self._note(found.position, header.size, header.max_timestamp, header.last_offset)
+            next_offset = header.last_offset + 1
+            visit(header)
+        return next_offset
+
+    def trust_until(self, offset: int) -> int:
+        """Forget what the indexes say from an offset on, and return its position.
+
+        Where they do not lead there everything is forgotten, and the answer is 0.
+        """
+        if offset > self.base_offset:
+            self._bytes_since_index_entry = 0
+            self._index = OffsetIndex(self.base_offset, self.index.content(), offset)
+            self._time_index = TimeIndex(self.base_offset, self.time_index.content(), offset)
+            self._max_timestamp = None
+            next_offset = self.base_offset
+            with contextlib.suppress(CorruptLog):
+                for position, header, _ in self.headers(self._start_of_search(offset - 1)):
+                    if header.base_offset >= offset:
+                        if next_offset == offset:
+                            return position
+                        break
+                    next_offset = header.last_offset + 1
+                    if header.max_timestamp > self._largest()[0]:
+                        self._max_timestamp = (header.max_timestamp, header.last_offset)
+                else:
+                    if next_offset == offset:
+                        return self.size
+        self._forget_indexes()
+        return 0
 
     def first_at_or_after(self, timestamp_ms: int, offset: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record stamped `timestamp_ms` or later.
@@ -301,12 +412,16 @@ class Segment:
 
     def finish(self) -> None:
         """Write the indexes: the segment becomes inactive or is closed."""
-        self.time_index.maybe_append(self.max_timestamp, self._max_timestamp_offset)
-        for name, content in (
+        for name, content in self.indexes():
+            self._files.write(name, content)
+
+    def indexes(self) -> list[tuple[str, bytes]]:
+        """Return the paths of the index files, and what should stand in them now."""
+        self.time_index.maybe_append(*self._largest())
+        return [
             (f"{self._stem}.index", self.index.content()),
             (f"{self._stem}.timeindex", self.time_index.content()),
-        ):
-            self._files.write(name, content)
+        ]
 
     def close(self) -> None:
         """Let go of the file of batches."""
