@@ -269,5 +269,7 @@ with Broker({str(tmp_path / "store")!r}) as broker:
             assert process.wait(WAIT_S) == 0
     with Broker(tmp_path / "store") as broker:
         assert broker.engine.store.was_clean
-        assert broker.engine.store.logs["t", 0].high_watermark == 1
+        log = broker.engine.log_of("t", 0)
+        assert log is not None
+        assert log.high_watermark == 1
         assert make_topic(broker, "t").topics[0].error_code == codes.NONE

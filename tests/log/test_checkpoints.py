@@ -157,8 +157,18 @@ def test_only_what_is_there_is_forgotten_and_kept() -> None:
     checkpoint.forget("other", 0)
     checkpoint.forget("t", 0)
     assert files.read("s/c") == b"0\n1\nu 0 6\n"
-    checkpoint.note({("v", 0): 7}, [("u", 0), ("t", 0)])()
-    assert files.read("s/c") == b"0\n2\nv 0 7\nu 0 6\n"
+    checkpoint.note({("v", 0): 7})()
+    assert files.read("s/c") == b"0\n2\nu 0 6\nv 0 7\n"
+
+
+def test_what_was_dropped_is_durably_gone_before_another_takes_its_name() -> None:
+    files = MemoryFiles()
+    checkpoint = OffsetCheckpoint(files, "s/c")
+    checkpoint.note({("t", 0): 5})()
+    checkpoint.drop("t", 0)
+    assert files.read("s/c") == b"0\n1\nt 0 5\n"
+    checkpoint.forget("t", 0)
+    assert files.read("s/c") == b"0\n0\n"
 
 
 def test_threads_that_write_one_checkpoint_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ottla.log.config import LogConfig
 from ottla.log.files import Files, OsFiles, write_owner
 from ottla.log.log_dir import CLEAN_SHUTDOWN, LogDir
 from ottla.log.memory_files import MemoryFiles
-from tests.log.writing import TOPIC_ID, append, sync, values_of
+from tests.log.writing import TOPIC_ID, append, save, sync, values_of
 
 
 def open_store(path: Path | str, files: Files | None = None) -> LogDir:
@@ -52,7 +52,7 @@ def test_a_crash_is_noticed_and_the_recovery_point_is_used() -> None:
     store = open_store("s", files)
     log = store.open_log("t", 0, TOPIC_ID, LogConfig())
     append(log, b"a")
-    sync(log)
+    save(log, files)
     store.note_recovery_points()()
     again = open_store("s", files.after_power_cut())
     assert not again.was_clean
@@ -179,7 +179,7 @@ def test_a_new_topic_does_not_take_over_what_was_noted_of_a_deleted_one_of_its_n
     store = open_store("s", files)
     log = store.open_log("t", 0, TOPIC_ID, LogConfig())
     append(log, b"a", b"b", b"c")
-    sync(log)
+    save(log, files)
     log.move_start(2)
     store.note_log_starts()()
     store.note_recovery_points()()
@@ -213,7 +213,7 @@ def test_what_was_noted_of_a_damaged_partition_is_kept() -> None:
     store = open_store("s", files)
     log = store.open_log("t", 0, TOPIC_ID, LogConfig())
     append(log, b"a")
-    sync(log)
+    save(log, files)
     log.move_start(1)
     store.note_log_starts()()
     store.note_recovery_points()()

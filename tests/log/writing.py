@@ -64,6 +64,18 @@ def sync(log: PartitionLog) -> None:
     log.end_sync(begun, begun.run())
 
 
+def save(log: PartitionLog, files: MemoryFiles) -> None:
+    """Make everything durable, and move the recovery point to the end."""
+    log.recovery_point_wanted = True
+    sync(log)
+    point = log.taken_recovery_point()
+    assert point is not None
+    point.write(files)
+    log.publish(point)
+    point.finish(files)
+    log.move_recovery_point(point)
+
+
 def values_of(log: PartitionLog, offset: int | None = None) -> list[bytes]:
     """Return the values that can be read, from an offset on."""
     found = []

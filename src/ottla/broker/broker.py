@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
 from ottla.broker.engine import Engine
+from ottla.broker.housekeeper import Housekeeper
 from ottla.broker.requests import Pending
 from ottla.broker.router import handle
 from ottla.clock import SYSTEM
@@ -81,8 +82,10 @@ class Broker:
         self._closed = False
         self._forked = False
         self._server: Server | None = None
+        self._housekeeper = Housekeeper(self)
         _BROKERS.add(self)
         self._write_owner("")
+        self._housekeeper.start()
 
     def _write_owner(self, address: str) -> None:
         if self.path is not None:
@@ -251,6 +254,7 @@ class Broker:
         server = self._server
         if server is not None:
             server.stop()
+        self._housekeeper.stop()
         with self._changed:
             if self._closed:
                 return

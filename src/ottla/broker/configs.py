@@ -116,6 +116,10 @@ class Configs:
         self.fetch_max_bytes = self._number("fetch.max.bytes")
         self.socket_request_max_bytes = self._number("socket.request.max.bytes")
         self.connections_max_idle_ms = self._number("connections.max.idle.ms")
+        self.log_flush_offset_checkpoint_interval_ms = self._number(
+            "log.flush.offset.checkpoint.interval.ms"
+        )
+        self.log_retention_check_interval_ms = self._number("log.retention.check.interval.ms")
 
     def _text(self, name: str) -> str:
         return self._static.get(name) or _BROKER_FACTS[name].default or ""
@@ -160,6 +164,14 @@ class Configs:
                 segment_index_bytes=number("segment.index.bytes"),
                 index_interval_bytes=number("index.interval.bytes"),
                 durable=text(DURABILITY) == "disk",
+                delete="delete" in policies,
+                compact="compact" in policies,
+                retention_ms=number("retention.ms"),
+                retention_bytes=number("retention.bytes"),
+                delete_retention_ms=number("delete.retention.ms"),
+                min_compaction_lag_ms=number("min.compaction.lag.ms"),
+                max_compaction_lag_ms=number("max.compaction.lag.ms"),
+                min_cleanable_dirty_ratio=float(text("min.cleanable.dirty.ratio")),
                 producer_expiration_ms=self._number("producer.id.expiration.ms"),
             ),
         )

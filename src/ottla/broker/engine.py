@@ -26,7 +26,7 @@ from ottla.broker.waits import Waits
 from ottla.coordinator.cluster.records import MetadataCodec
 from ottla.coordinator.cluster.state import TOPIC_RESOURCE, ClusterState, Decision, Topic
 from ottla.coordinator.runtime import Runtime
-from ottla.errors import StorageError, codes
+from ottla.errors import CorruptLog, DiskFull, StorageError, codes
 from ottla.log import checkpoints
 from ottla.log.config import LogConfig
 from ottla.log.group_commit import GroupCommit
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 METADATA_TOPIC = "__cluster_metadata"
 METADATA_TOPIC_ID = bytes(15) + b"\x01"
 """Kafka: Uuid.METADATA_TOPIC_ID."""
+
+UNCHECKED_BYTES_MAX = 16 * 1024 * 1024
+"""When a log has grown by so much its recovery point is moved, so that a start checks no more."""
 
 _PARTITION_FOLDER = re.compile(r"(.+)-(\d+)")
 _LOG = logging.getLogger("ottla.broker")
@@ -68,6 +71,8 @@ class Engine:
 
     Attributes:
         lock: guards everything.
+        files: where the store is.
+        wake_housekeeper: called when there is something to do for it.
         advertised: the address that clients are told; None for the one that they connected to.
         node_id: the broker's id.
         cluster_id: the cluster's.
@@ -92,7 +97,9 @@ class Engine:
         }
         self.configs = Configs(self.cluster, settings, told)
         self.metadata: Runtime[ApiMessage]
-        self._files = files
+        self.files = files
+        self.wake_housekeeper: Callable[[], None] = lambda: None
+        self._grown: dict[PartitionLog, None] = {}
         self._settings = settings
         self._producer_ids = iter(range(0))
 
@@ -126,32 +133,33 @@ class Engine:
         log = self.store.open_log(METADATA_TOPIC, 0, METADATA_TOPIC_ID, LogConfig(durable=durable))
         if log.failed is not None:
             raise log.failed
-        removed: set[bytes] = set()
+        removed: dict[bytes, str] = {}
 
         def replay(record: ApiMessage) -> None:
             if isinstance(record, RemoveTopicRecord):
-                removed.add(record.topic_id)
+                removed[record.topic_id] = self.cluster.topics_by_id[record.topic_id].name
             self.cluster.replay(record)
 
         Runtime(log, self.commit, MetadataCodec(), replay, self.clock).load()
         self.metadata = Runtime(log, self.commit, MetadataCodec(), self.cluster.replay, self.clock)
         self.store.remove_leftovers()
         self._put_strays_aside(removed)
-        for topic in self.cluster.topics.values():
-            self._open_logs(topic, 0)
 
-    def _put_strays_aside(self, removed: set[bytes]) -> None:
+    def _put_strays_aside(self, removed: dict[bytes, str]) -> None:
         """Rename the folders of partitions that the metadata does not know; Kafka: LogManager.
 
         Those of topics that were deleted go; a stop came before they were. What is left is data
         that nobody asked to delete, so it stays where someone may look at it.
         """
-        for name in self._files.list(self.store.path):
+        names_removed = set(removed.values())
+        for name in self.files.list(self.store.path):
             found = _PARTITION_FOLDER.fullmatch(name)
             if found is None or found[1] == METADATA_TOPIC:
                 continue
+            if found[1] in self.cluster.topics and found[1] not in names_removed:
+                continue
             path = f"{self.store.path}/{name}/{checkpoints.PARTITION_METADATA}"
-            topic_id = checkpoints.decode_partition_metadata(self._files.read(path), path)
+            topic_id = checkpoints.decode_partition_metadata(self.files.read(path), path)
             topic = self.cluster.topics.get(found[1])
             if topic is not None and topic_id in (None, topic.topic_id):
                 continue
@@ -160,7 +168,7 @@ class Engine:
                 self.store.delete_log(found[1], int(found[2]), reason)()
                 continue
             aside = f"{self.store.path}/{name}.{checkpoints.uuid_text(topic_id)}-stray"
-            self._files.rename(f"{self.store.path}/{name}", aside)
+            self.files.rename(f"{self.store.path}/{name}", aside)
             _LOG.warning(
                 "%s/%s belongs to no topic that the metadata knows: it is now %s",
                 self.store.path,
@@ -171,10 +179,44 @@ class Engine:
     # -- partitions
 
     def log_of(self, topic: str, partition: int) -> PartitionLog | None:
-        """Return a partition's log, or None; `why_not` says why."""
-        if topic == METADATA_TOPIC:
+        """Return a partition's log, opened or made at its first use, or None.
+
+        `why_not` says why. A log that could not be opened is tried again each time, unless what is
+        on the disk is wrong.
+        """
+        log = self.store.logs.get((topic, partition))
+        if log is None:
+            return self._open_log(topic, partition)
+        return None if topic == METADATA_TOPIC else log
+
+    def _open_log(self, name: str, partition: int) -> PartitionLog | None:
+        topic = self.cluster.topics.get(name)
+        if topic is None or not 0 <= partition < topic.partitions:
             return None
-        return self.store.logs.get((topic, partition))
+        if self.is_offline(name, partition):
+            return None
+        config = self.configs.topic_config(topic).log_config
+        try:
+            return self.store.open_log(name, partition, topic.topic_id, config)
+        except StorageError:
+            return None  # the store has logged it, and remembers it as offline
+
+    def is_offline(self, topic: str, partition: int) -> bool:
+        """Tell whether a partition cannot be opened, and will not be before a restart."""
+        return isinstance(self.store.offline.get((topic, partition)), CorruptLog)
+
+    def partitions(self) -> list[tuple[str, int]]:
+        """Return all partitions that there are."""
+        with self.lock:
+            return [
+                (topic.name, partition)
+                for topic in self.cluster.topics.values()
+                for partition in range(topic.partitions)
+            ]
+
+    def all_logs(self) -> list[PartitionLog]:
+        """Return all logs that are open, that of the metadata too."""
+        return list(self.store.logs.values())
 
     def why_not(self, topic: str, partition: int) -> tuple[int, str]:
         """Return error code and message for a partition that has no open log."""
@@ -196,19 +238,45 @@ class Engine:
         Raises:
             StorageError: nothing was appended.
         """
-        base_offset = log.append(batch, header)
+        if self.store.full is not None:
+            raise self.store.full
+        try:
+            base_offset = log.append(batch, header)
+        except DiskFull as error:
+            self.store.note_full(error)
+            self.wake_housekeeper()
+            raise
         if log.config.durable:
             self.commit.add(log)
+        if log.bytes_unchecked >= UNCHECKED_BYTES_MAX and log not in self._grown:
+            self._grown[log] = None
+            self.wake_housekeeper()
         return base_offset
 
-    def _open_logs(self, topic: Topic, first: int) -> None:
-        """Open or create the logs of a topic from partition `first` on."""
-        config = self.configs.topic_config(topic).log_config
-        for partition in range(first, topic.partitions):
-            try:
-                self.store.open_log(topic.name, partition, topic.topic_id, config)
-            except StorageError:
-                continue  # the store has logged it, and remembers it as offline
+    def grown_logs(self) -> list[PartitionLog]:
+        """Return the logs whose recovery points should move, once."""
+        grown, self._grown = self._grown, {}
+        return [log for log in grown if log.has_unsaved]
+
+    def remove_soon(self, remove: Callable[[], None] | None) -> None:
+        """Have files removed with the next round of syncs."""
+        if remove is not None:
+            self.commit.add_job(remove, _log_failure)
+
+    def apply_retention(self, topic: str, partition: int) -> Callable[[], None] | None:
+        """Let go of what a partition keeps no longer.
+
+        Returns:
+            What removes it from the disk, in any thread, or None where there is nothing.
+        """
+        was_open = (topic, partition) in self.store.logs
+        log = self.log_of(topic, partition)
+        if log is None:
+            return None
+        remove = None if log.failed is not None else log.apply_retention()
+        if not was_open and self.store.was_clean:
+            self.store.close_log(topic, partition)
+        return remove
 
     # -- changes of the metadata
 
@@ -223,7 +291,7 @@ class Engine:
     def create_topic(
         self, name: str, partitions: int, configs: dict[str, str], *, validate_only: bool = False
     ) -> Outcome:
-        """Create a topic; its logs are open afterwards.
+        """Create a topic; its logs are made when they are first used.
 
         Args:
             name: its name.
@@ -240,9 +308,7 @@ class Engine:
         outcome = self._apply(decision)
         if outcome.error != codes.NONE:
             return outcome
-        topic = self.cluster.topics[name]
-        self._open_logs(topic, 0)
-        return outcome._replace(topic=topic)
+        return outcome._replace(topic=self.cluster.topics[name])
 
     def delete_topic(self, topic: Topic) -> Outcome:
         """Delete a topic: its logs are gone at once, their files with the next round of syncs."""
@@ -256,7 +322,7 @@ class Engine:
             except StorageError as error:  # the next start finds the folder and removes it
                 _LOG.error("%s", error)
             else:
-                self.commit.add_job(remove, _log_failure)
+                self.remove_soon(remove)
         return outcome
 
     def create_partitions(
@@ -266,11 +332,7 @@ class Engine:
         decision = self.cluster.create_partitions(topic, count)
         if validate_only:
             return Outcome(decision.error, decision.message)
-        before = topic.partitions
-        outcome = self._apply(decision)
-        if outcome.error == codes.NONE:
-            self._open_logs(topic, before)
-        return outcome._replace(topic=topic)
+        return self._apply(decision)._replace(topic=topic)
 
     def apply_config_change(
         self, resource_type: int, resource_name: str, changes: dict[str, str | None]

@@ -14,7 +14,7 @@ import base64
 import binascii
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ottla.errors import CorruptLog
@@ -94,32 +94,39 @@ class OffsetCheckpoint:
         self._files = files
         self._path = path
         self._offsets = decode_offsets(files.read(path), path)
+        self._is_behind = False
         self._writing = threading.Lock()
 
     def get(self, topic: str, partition: int) -> int:
         """Return a partition's offset, or 0 where none was noted."""
         return self._offsets.get((topic, partition), 0)
 
-    def note(self, offsets: Offsets, kept: Iterable[tuple[str, int]] = ()) -> Callable[[], None]:
+    def note(self, offsets: Offsets) -> Callable[[], None]:
         """Note other offsets, and return what makes them durable, in any thread.
 
-        Args:
-            offsets: the offsets of all partitions that are known.
-            kept: partitions of which what was noted before stays.
+        What was noted of other partitions stays.
         """
-        before = self._offsets
-        self._offsets = offsets | {key: before[key] for key in kept if key in before}
+        self._offsets = self._offsets | offsets
         return self._write
+
+    def drop(self, topic: str, partition: int) -> None:
+        """Forget a partition that is gone; on the disk it may be noted until `forget`."""
+        if (topic, partition) in self._offsets:
+            kept = dict(self._offsets)
+            del kept[topic, partition]
+            self._offsets = kept
+            self._is_behind = True
 
     def forget(self, topic: str, partition: int) -> None:
         """Durably forget a partition that is gone, before another takes its name."""
-        key = (topic, partition)
-        if key in self._offsets:
-            self.note({other: self._offsets[other] for other in self._offsets if other != key})()
+        self.drop(topic, partition)
+        if self._is_behind:
+            self._write()
 
     def _write(self) -> None:
         """Write what was noted last, so that no slow thread brings back what was before."""
         with self._writing:
+            self._is_behind = False
             self._files.write(self._path, encode_offsets(self._offsets))
 
 

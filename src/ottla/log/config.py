@@ -23,7 +23,6 @@ class LogConfig:
         compact: whether only the last record of each key is kept ("compact").
         retention_ms: what is older is removed; -1 for never.
         retention_bytes: what lies before the last so many bytes is removed; -1 for never.
-        file_delete_delay_ms: how long the files of removed segments stay.
         delete_retention_ms: how long compaction keeps a record without a value.
         min_compaction_lag_ms: a record is not compacted before it is that old.
         max_compaction_lag_ms: and not later than this.
@@ -40,7 +39,6 @@ class LogConfig:
     compact: bool = False
     retention_ms: int = 7 * 24 * 3600 * 1000
     retention_bytes: int = -1
-    file_delete_delay_ms: int = 60_000
     delete_retention_ms: int = 24 * 3600 * 1000
     min_compaction_lag_ms: int = 0
     max_compaction_lag_ms: int = _NEVER_MS

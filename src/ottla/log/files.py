@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from ottla.wire import Buffer
 
 DESCRIPTORS_MAX = 512
-"""How many data files are held open at once."""
+"""How many data files are held open at once, where the process may have that many and more."""
+
+DESCRIPTORS_SHARE = 4
+"""Which part of what the process may open is for data files; the rest is for connections."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _BUFFERS_MAX = 1024
+_DESCRIPTORS_OF_A_THREAD = 4
 
 
 class File(Protocol):
@@ -96,6 +100,25 @@ class Files(Protocol):
 
     def write(self, path: str, content: bytes) -> None:
         """Write a small file, durably and as a whole: it holds the old content or the new."""
+        ...
+
+    def write_draft(self, path: str, content: bytes) -> None:
+        """Do the first half of `write`: the new content is durable, and waits in `draft_of(path)`.
+
+        Renaming the draft and syncing the folder is the other half.
+        """
+        ...
+
+    def reserve(self, path: str, size: int) -> None:
+        """Make a file that holds so many bytes of space free for later.
+
+        Raises:
+            DiskFull: there is not that much.
+        """
+        ...
+
+    def for_thread(self) -> Files:
+        """Return the same files for use by another thread at the same time."""
         ...
 
     def rename(self, old: str, new: str) -> None:
@@ -183,6 +206,7 @@ class OsFile:
         self._owner = owner
         self._size = size
         self._syncing = 0
+        self._closed = False
 
     def size(self) -> int:
         return self._size
@@ -227,11 +251,16 @@ class OsFile:
         def sync() -> None:
             with _failing(self.path, "syncing"):
                 sync_data(descriptor)
+                is_gone = os.name != "nt" and os.fstat(descriptor).st_nlink == 0
+                if is_gone and not self._closed:
+                    raise OSError(errno.ENOENT, "somebody has removed it")
 
         return sync
 
     def end_sync(self) -> None:
         self._syncing -= 1
+        if self._closed and not self._syncing:
+            self._owner.release(self)
 
     @property
     def in_use(self) -> bool:
@@ -239,17 +268,32 @@ class OsFile:
         return self._syncing > 0
 
     def close(self) -> None:
-        self._owner.release(self)
+        self._closed = True
+        if not self._syncing:
+            self._owner.release(self)
+
+
+def descriptors_limit() -> int:
+    """Return how many descriptors this process may have; a large number where nobody says."""
+    try:
+        import resource
+    except ImportError:
+        return 1 << 16
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 1 << 16 if soft == resource.RLIM_INFINITY else soft
 
 
 class OsFiles:
     """The disk.
 
     Args:
-        descriptors_max: how many data files may be open at once.
+        descriptors_max: how many data files may be open at once; None for `DESCRIPTORS_MAX`, or
+            less where the process may not have that many.
     """
 
-    def __init__(self, descriptors_max: int = DESCRIPTORS_MAX) -> None:
+    def __init__(self, descriptors_max: int | None = None) -> None:
+        if descriptors_max is None:
+            descriptors_max = min(DESCRIPTORS_MAX, descriptors_limit() // DESCRIPTORS_SHARE)
         self._descriptors_max = descriptors_max
         self._descriptors: OrderedDict[OsFile, int] = OrderedDict()
 
@@ -262,9 +306,21 @@ class OsFiles:
         if len(self._descriptors) >= self._descriptors_max:
             self._close_oldest()
         with _failing(file.path, "opening"):
-            opened = os.open(file.path, os.O_RDWR | os.O_CLOEXEC)
+            opened = self._open_data(file.path)
         self._descriptors[file] = opened
         return opened
+
+    def _open_data(self, path: str) -> int:
+        """Open a data file, for reading only where that is all the disk allows."""
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno == errno.EROFS:
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+        self._close_oldest()
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def _close_oldest(self) -> None:
         for file in self._descriptors:
@@ -307,15 +363,26 @@ class OsFiles:
             raise storage_error(error, path, "reading") from error
 
     def write(self, path: str, content: bytes) -> None:
-        draft = draft_of(path)
-        with _failing(path, "writing"):
-            with open(draft, "wb", buffering=0) as file:
-                rest = memoryview(content)
-                while rest:
-                    rest = rest[file.write(rest) or 0 :]
-                os.fsync(file.fileno())
-            os.replace(draft, path)
+        self.write_draft(path, content)
+        self.rename(draft_of(path), path)
         self.sync_folder(os.path.dirname(path) or ".")
+
+    def write_draft(self, path: str, content: bytes) -> None:
+        with _failing(path, "writing"), open(draft_of(path), "wb", buffering=0) as file:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[file.write(rest) or 0 :]
+            os.fsync(file.fileno())
+
+    def reserve(self, path: str, size: int) -> None:
+        with _failing(path, "reserving space in"), open(path, "ab", buffering=0) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.write(bytes(size - file.tell()))
+
+    def for_thread(self) -> OsFiles:
+        return OsFiles(_DESCRIPTORS_OF_A_THREAD)
 
     def rename(self, old: str, new: str) -> None:
         with _failing(old, "renaming"):

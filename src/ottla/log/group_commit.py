@@ -97,7 +97,9 @@ class GroupCommit:
             return None
         dirty, self._dirty = self._dirty, {}
         jobs, self._jobs = self._jobs, []
-        syncs = [(log, log.begin_sync()) for log in dirty if log.is_dirty]
+        syncs = [
+            (log, log.begin_sync()) for log in dirty if log.is_dirty or log.recovery_point_wanted
+        ]
         self._running = Round(syncs, jobs)
         return self._running
 

@@ -3,6 +3,7 @@
     .lock  .owner                       who owns it, and where that process listens
     meta.properties                     whose data it is
     .kafka_cleanshutdown                it was stopped cleanly; removed while it is open
+    .reserve                            room for the deletes that a full disk needs
     recovery-point-offset-checkpoint    up to where each log is known to be good
     log-start-offset-checkpoint         where each log begins, where that is not its first segment
     TOPIC-PARTITION/                    one partition
@@ -17,7 +18,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from ottla.errors import StorageError, StoreUnusable
+from ottla.errors import DiskFull, StorageError, StoreUnusable
 from ottla.log import checkpoints
 from ottla.log.files import draft_of
 from ottla.log.partition_log import PartitionLog
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from ottla.log.files import Files
 
 CLEAN_SHUTDOWN = ".kafka_cleanshutdown"
+RESERVE = ".reserve"
+RESERVE_BYTES = 256 * 1024
+"""What is held back to be able to delete something when the disk is full."""
+
 _CLEAN_SHUTDOWN_CONTENT = b'{"version":0,"brokerEpoch":-1}'
 _LOG = logging.getLogger("ottla.log")
 
@@ -42,6 +47,8 @@ class LogDir:
         logs: the open logs by (topic, partition).
         offline: why a log could not be opened, by (topic, partition).
         was_clean: whether it had been stopped cleanly, or was new.
+        all_checked: whether, after a stop that was not clean, all logs have been opened.
+        full: why nothing is appended until there is room again, or None.
     """
 
     def __init__(self, files: Files, path: str, clock: Clock, unlock: Callable[[], None]) -> None:
@@ -51,6 +58,8 @@ class LogDir:
         self.logs: dict[tuple[str, int], PartitionLog] = {}
         self.offline: dict[tuple[str, int], StorageError] = {}
         self.was_clean = True
+        self.all_checked = False
+        self.full: StorageError | None = None
         self._files = files
         self._clock = clock
         self._unlock = unlock
@@ -112,6 +121,10 @@ class LogDir:
         self._log_starts = checkpoints.OffsetCheckpoint(
             self._files, f"{self.path}/{checkpoints.LOG_STARTS}"
         )
+        try:
+            self._files.reserve(f"{self.path}/{RESERVE}", RESERVE_BYTES)
+        except DiskFull as error:
+            self.note_full(error)
 
     def _create(self, path: str) -> None:
         self.cluster_id = checkpoints.uuid_text(checkpoints.new_uuid())
@@ -152,15 +165,25 @@ class LogDir:
                 log_start_offset=self._log_starts.get(topic, partition),
             )
         except StorageError as error:
+            if str(self.offline.get(key)) != str(error):
+                _LOG.error("%s", error)
             self.offline[key] = error
-            _LOG.error("%s", error)
             raise
+        self.offline.pop(key, None)
         for cut in log.cuts:
             _LOG.warning("%s", cut)
         if log.failed is not None:
             _LOG.error("%s", log.failed)
         self.logs[key] = log
         return log
+
+    def close_log(self, topic: str, partition: int) -> None:
+        """Close a log that is not needed any longer; it can be opened again.
+
+        Raises:
+            StorageError: something of it could not be synced.
+        """
+        self.logs.pop((topic, partition)).close()
 
     def delete_log(self, topic: str, partition: int, reason: StorageError) -> Callable[[], None]:
         """Forget a partition at once, and return what removes its folder, in any thread.
@@ -177,6 +200,8 @@ class LogDir:
         log = self.logs.pop(key, None)
         if log is not None:
             log.abandon(reason)
+        for noted in (self._recovery_points, self._log_starts):
+            noted.drop(topic, partition)
         folder = f"{self.path}/{topic}-{partition}"
         doomed = f"{self.path}/{topic}-{partition}.{checkpoints.new_uuid().hex()}-delete"
         if self._files.list(folder):
@@ -197,15 +222,36 @@ class LogDir:
     def note_log_starts(self) -> Callable[[], None]:
         """Return what durably notes where the logs begin, in any thread."""
         return self._log_starts.note(
-            {key: log.log_start_offset for key, log in self.logs.items() if log.log_start_offset},
-            self.offline,
+            {key: log.log_start_offset for key, log in self.logs.items() if log.log_start_offset}
         )
 
     def note_recovery_points(self) -> Callable[[], None]:
         """Return what durably notes up to where the logs are known to be good, in any thread."""
         return self._recovery_points.note(
-            {key: log.recovery_point for key, log in self.logs.items()}, self.offline
+            {key: log.recovery_point for key, log in self.logs.items()}
         )
+
+    # -- a full disk
+
+    def note_full(self, error: StorageError) -> None:
+        """Append nothing until there is room again, and free what was held back for this case.
+
+        So records can be deleted, which takes a little room at first.
+        """
+        if self.full is None:
+            _LOG.error("%s", error)
+        self.full = error
+        self._files.remove(f"{self.path}/{RESERVE}")
+
+    def heal(self) -> bool:
+        """Tell whether there is room again; if so, some of it is held back, and all goes on."""
+        try:
+            self._files.reserve(f"{self.path}/{RESERVE}", RESERVE_BYTES)
+        except StorageError:
+            self._files.remove(f"{self.path}/{RESERVE}")
+            return False
+        self.full = None
+        return True
 
     def abandon(self, *, untouched: bool = False) -> None:
         """Let go of everything without a clean stop: the next start checks the logs.
@@ -231,7 +277,11 @@ class LogDir:
                 start checks everything. The store is closed all the same.
         """
         problems: list[StorageError] = []
-        is_whole = not self.offline and all(log.failed is None for log in self.logs.values())
+        is_whole = (
+            not self.offline
+            and (self.was_clean or self.all_checked)
+            and all(log.failed is None for log in self.logs.values())
+        )
         try:
             _try_each((log.close for log in self.logs.values()), problems)
             _try_each((self.note_recovery_points(), self.note_log_starts()), problems)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ottla.errors import StoreInUse
-from ottla.log.files import storage_error
+from ottla.log.files import draft_of, storage_error
 
 if TYPE_CHECKING:
     from ottla.errors import StorageError
@@ -102,10 +102,20 @@ class MemoryFiles:
         return None if content is None else bytes(content.data)
 
     def write(self, path: str, content: bytes) -> None:
+        self.write_draft(path, content)
+        self.rename(draft_of(path), path)
+        self.sync_folder(posixpath.dirname(path))
+
+    def write_draft(self, path: str, content: bytes) -> None:
         new = _Content(bytearray(content))
         new.durable = content
-        self._contents[path] = new
-        self.sync_folder(posixpath.dirname(path))
+        self._contents[draft_of(path)] = new
+
+    def reserve(self, path: str, size: int) -> None:
+        self._contents[path] = _Content(bytearray())
+
+    def for_thread(self) -> MemoryFiles:
+        return self
 
     def rename(self, old: str, new: str) -> None:
         moved = [path for path in self._contents if path == old or path.startswith(old + "/")]

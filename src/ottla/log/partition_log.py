@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from ottla.errors import StorageError
 from ottla.log import checkpoints
 from ottla.log.recovery import Cut, load
-from ottla.log.segment import Segment, file_name
+from ottla.log.recovery_point import RecoveryPoint
+from ottla.log.segment import Segment
 
 if TYPE_CHECKING:
     from ottla.clock import Clock
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 _PREFIX = struct.Struct(">qii")
 _PREFIX_BYTES = _PREFIX.size
-_SNAPSHOTS_KEPT = 2
 
 Stored = Callable[[StorageError | None], None]
 """Called when what was waited for is stored, or with the reason why it never will be."""
@@ -60,9 +60,10 @@ class Sync:
         offset: everything before this offset is stored then.
         segment: the segment that was active.
         position: where in it the stored batches end.
+        recovery_point: the one that was taken with it, or None.
     """
 
-    __slots__ = ("_jobs", "offset", "position", "segment", "written")
+    __slots__ = ("_jobs", "offset", "position", "recovery_point", "segment", "written")
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class Sync:
         self.offset = offset
         self.segment = segment
         self.position = segment.size
+        self.recovery_point: RecoveryPoint | None = None
 
     def run(self) -> StorageError | None:
         """Run it, in any thread; returns why it failed, or None."""
@@ -97,7 +99,9 @@ class PartitionLog:
         log_start_offset: the first offset that can be read.
         log_end_offset: the next offset to be written.
         high_watermark: where readers stop, exclusive.
-        recovery_point: everything before this offset is on the disk.
+        recovery_point: where the next start begins its check after a crash.
+        recovery_point_wanted: whether one is to be taken with the next sync.
+        bytes_unchecked: how many bytes were appended since the last recovery point.
         leader_epoch: counts how often records may have been lost in an unclean stop.
         producers: what is known of idempotent producers.
         failed: why nothing can be written any more, or None.
@@ -123,6 +127,8 @@ class PartitionLog:
         self.log_end_offset = 0
         self.high_watermark = 0
         self.recovery_point = 0
+        self.recovery_point_wanted = False
+        self.bytes_unchecked = 0
         self.producers: ProducerState
         self.failed: StorageError | None = None
         self.cuts: list[Cut] = []
@@ -137,7 +143,8 @@ class PartitionLog:
         self._unsynced: dict[Segment, None] = {}
         self._new_names = True
         self._new_folder = False
-        self._changed = False
+        self._unsaved: dict[Segment, None] = {}
+        self._taken: RecoveryPoint | None = None
         self._waiting: deque[tuple[int, Stored]] = deque()
         self._watchers: dict[Callable[[], None], None] = {}
 
@@ -182,17 +189,23 @@ class PartitionLog:
         found = checkpoints.decode_partition_metadata(files.read(metadata), metadata)
         if found is None:
             log._create(metadata)
+        elif found != topic_id:
+            raise StorageError(
+                f"{log.folder} belongs to another topic of that name: its id is "
+                f"{checkpoints.uuid_text(found)}, and not {checkpoints.uuid_text(topic_id)}",
+                "Nothing of it was read or written.",
+                ("Put it aside, or put back the metadata that it belongs to.",),
+            )
         recovered = load(files, log.folder, config, recovery_point, contiguous_from)
         log._set_segments(recovered.segments)
         log.producers = recovered.producers
         log.producers.expire(clock.now_ms(), config.producer_expiration_ms)
         log.cuts = recovered.cuts
-        log._changed = found is None or recovery_point is not None
         log.log_end_offset = recovered.next_offset
         log.log_start_offset = max(log_start_offset, log._bases[0])
+        log.recovery_point = log.log_end_offset if recovery_point is None else recovery_point
         if recovered.damage is not None:
             log.failed = recovered.damage
-            log.recovery_point = recovery_point or 0
             log._load_epochs(bump=False)
         else:
             if log.log_end_offset < log.log_start_offset:
@@ -201,7 +214,8 @@ class PartitionLog:
             for segment in recovered.checked:
                 segment.log.begin_sync()()
                 segment.log.end_sync()
-            log.recovery_point = log.log_end_offset
+                log._unsaved[segment] = None
+                log.bytes_unchecked += segment.size
         log._advance(log.log_end_offset, log._active, log._active.size)
         return log
 
@@ -219,6 +233,7 @@ class PartitionLog:
         """Go on at an offset behind everything that is there. Kafka: truncateFullyAndStartAt."""
         for segment in self._segments:
             segment.delete()
+        self._unsaved.clear()
         self._set_segments([Segment.create(self._files, self.folder, offset, self.config)])
         self.log_end_offset = offset
 
@@ -255,9 +270,12 @@ class PartitionLog:
         self.end_sync(sync, error)
         if error is not None:
             raise error
-        if self.failed is None and self._changed:
-            self._active.finish()
-            self._write_snapshot()
+        if self.failed is None and self._unsaved:
+            point = self._take_recovery_point()
+            point.write(self._files)
+            self.publish(point)
+            point.finish(self._files)
+            self.recovery_point = point.offset
         for segment in self._segments:
             segment.close()
         self._fail(StorageError(f"the log of {self.topic}-{self.partition} is closed"))
@@ -313,7 +331,8 @@ class PartitionLog:
             active = self._active
             active.append([prefix, rest], header, last_offset)
             self._unsynced[active] = None
-            self._changed = True
+            self._unsaved[active] = None
+            self.bytes_unchecked += header.size
             self.log_end_offset = last_offset + 1
             if header.producer_id >= 0:
                 self.producers.update(header, base_offset)
@@ -335,20 +354,10 @@ class PartitionLog:
         )
 
     def _roll(self) -> None:
-        self._active.finish()
-        self._write_snapshot()
         segment = Segment.create(self._files, self.folder, self.log_end_offset, self.config)
         self._segments.append(segment)
         self._bases.append(segment.base_offset)
         self._new_names = True
-
-    def _write_snapshot(self) -> None:
-        self.producers.expire(self._clock.now_ms(), self.config.producer_expiration_ms)
-        name = file_name(self.log_end_offset, ".snapshot")
-        self._files.write(f"{self.folder}/{name}", self.producers.snapshot())
-        snapshots = [each for each in self._files.list(self.folder) if each.endswith(".snapshot")]
-        for old in snapshots[:-_SNAPSHOTS_KEPT]:
-            self._files.remove(f"{self.folder}/{old}")
 
     # -- durability
 
@@ -368,7 +377,11 @@ class PartitionLog:
         if segments and self._new_folder:
             self._new_folder = False
             jobs.append(lambda: self._files.sync_folder(self._root))
-        return Sync(jobs, segments, self.log_end_offset, self._active)
+        sync = Sync(jobs, segments, self.log_end_offset, self._active)
+        if self.recovery_point_wanted:
+            self.recovery_point_wanted = False
+            sync.recovery_point = self._take_recovery_point()
+        return sync
 
     def end_sync(self, sync: Sync, error: StorageError | None) -> None:
         """Take note of how a sync ended; whoever waited for it is called."""
@@ -386,9 +399,47 @@ class PartitionLog:
             return
         if self.failed is not None:
             return
-        self.recovery_point = sync.offset
+        if sync.recovery_point is not None:
+            self._taken = sync.recovery_point
         if sync.offset > self.high_watermark:
             self._advance(sync.offset, sync.segment, sync.position)
+
+    # -- recovery points
+
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether there is something behind the recovery point."""
+        return bool(self._unsaved) and self.failed is None
+
+    def _take_recovery_point(self) -> RecoveryPoint:
+        self.producers.expire(self._clock.now_ms(), self.config.producer_expiration_ms)
+        self.bytes_unchecked = 0
+        return RecoveryPoint(
+            self.folder, self.log_end_offset, list(self._unsaved), self.producers.snapshot()
+        )
+
+    def taken_recovery_point(self) -> RecoveryPoint | None:
+        """Return the recovery point that was taken with a sync that has ended well, once.
+
+        Whoever asks writes its files, calls `publish`, finishes it, and calls
+        `move_recovery_point`.
+        """
+        taken, self._taken = self._taken, None
+        return taken if self.failed is None else None
+
+    def publish(self, point: RecoveryPoint) -> None:
+        """Put a recovery point's files in their places."""
+        point.publish(self._files, self._segments)
+        for segment, size in point.segments.items():
+            if segment.size == size:
+                self._unsaved.pop(segment, None)
+
+    def move_recovery_point(self, point: RecoveryPoint) -> None:
+        """Take note that a recovery point's files are durable."""
+        self.recovery_point = max(self.recovery_point, point.offset)
+        for segment in self._segments[:-1]:
+            if segment not in self._unsaved:
+                segment.drop_indexes()
 
     def _fail(self, error: StorageError) -> None:
         if self.failed is None:
@@ -494,17 +545,70 @@ class PartitionLog:
     def move_start(self, offset: int) -> None:
         """Make everything before `offset` unreadable.
 
-        The caller notes the new start durably and calls `remove_old_segments` then.
+        The caller notes the new start durably, and calls `remove_old_segments` then.
 
         Args:
             offset: the new first offset; at most the high watermark.
         """
         self.log_start_offset = max(self.log_start_offset, offset)
 
-    def remove_old_segments(self) -> None:
-        """Remove the segments that end before the log's start."""
+    def apply_retention(self) -> Callable[[], None] | None:
+        """Move the start behind what is too old or too much; see `remove_old_segments`.
+
+        Only whole segments go, and only what readers could see. A segment is as old as the newest
+        record in it says.
+        Kafka: UnifiedLog.deleteOldSegments.
+        """
+        if self.config.delete:
+            self.move_start(self._retained_from())
+        return self.remove_old_segments()
+
+    def _retained_from(self) -> int:
+        config = self.config
+        now_ms = self._clock.now_ms()
+        size = self.size
+        start = self._bases[0]
+        for segment, end in zip(
+            self._segments, [*self._bases[1:], self.log_end_offset], strict=True
+        ):
+            if end > self.high_watermark or not segment.size:
+                break
+            is_old = 0 <= config.retention_ms < now_ms - segment.max_timestamp
+            is_too_much = 0 <= config.retention_bytes <= size - segment.size
+            if not (is_old and segment.max_timestamp >= 0) and not is_too_much:
+                break
+            size -= segment.size
+            start = end
+        return start
+
+    def remove_old_segments(self) -> Callable[[], None] | None:
+        """Let go of the segments that end before the log's start.
+
+        Their files are renamed at once; where nothing is left, a new segment is begun.
+
+        Returns:
+            What removes the files, in any thread, or None where there are none.
+        """
+        if (
+            self.log_start_offset == self.high_watermark == self.log_end_offset
+            and self._active.size
+            and self.failed is None
+        ):
+            self._roll()
+        doomed: list[str] = []
         while len(self._segments) > 1 and self._bases[1] <= self.log_start_offset:
             segment = self._segments.pop(0)
             self._bases.pop(0)
             self._unsynced.pop(segment, None)
-            segment.delete()
+            self._unsaved.pop(segment, None)
+            doomed += segment.hide()
+        if self._stored_segment not in self._segments:
+            self._stored_segment, self._stored_position = self._segments[0], 0
+        if not doomed:
+            return None
+
+        def remove() -> None:
+            for path in doomed:
+                self._files.remove(path)
+
+        return remove

@@ -29,14 +29,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from ottla.errors import CorruptLog
 from ottla.log.producer_state import ProducerState
 from ottla.log.scan import Damage, find_intact, scan
-from ottla.log.segment import Segment, file_name
+from ottla.log.segment import DELETED, SUFFIXES, Segment, file_name
 
 if TYPE_CHECKING:
     from ottla.log.config import LogConfig
     from ottla.log.files import Files
     from ottla.records.batch import BatchHeader
 
-CLEANED, SWAP, DELETED, CUT = ".cleaned", ".swap", ".deleted", ".cut"
+CLEANED, SWAP, CUT = ".cleaned", ".swap", ".cut"
 _LEFTOVERS = (CLEANED, DELETED, ".tmp")
 _OFFSET = r"(\d{20})"
 
@@ -141,7 +141,7 @@ def _put_right(files: Files, folder: str, names: list[str]) -> None:
         for replaced in bases:
             if base < replaced < next_offset:
                 remove_segment(files, folder, replaced)
-        for suffix in (".index", ".timeindex", ".txnindex"):
+        for suffix in SUFFIXES[1:]:
             stem = f"{folder}/{file_name(base, suffix)}"
             if files.read(stem + SWAP) is not None:
                 files.rename(stem + SWAP, stem)
@@ -151,7 +151,7 @@ def _put_right(files: Files, folder: str, names: list[str]) -> None:
 
 def remove_segment(files: Files, folder: str, base_offset: int) -> None:
     """Remove the files of a segment."""
-    for suffix in (".log", ".index", ".timeindex", ".txnindex"):
+    for suffix in SUFFIXES:
         files.remove(f"{folder}/{file_name(base_offset, suffix)}")
 
 

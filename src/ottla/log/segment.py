@@ -6,6 +6,7 @@ Kafka: LogSegment, FileRecords.
 from __future__ import annotations
 
 import contextlib
+import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from ottla.log.files import File, Files
     from ottla.wire import Buffer
 
+SUFFIXES = (".log", ".index", ".timeindex", ".txnindex")
+DELETED = ".deleted"
 _SCAN_BYTES = 64 * 1024
 _OFFSET_DELTA_MAX = 0x7FFFFFFF
 _EVERY_OFFSET = 1 << 63
@@ -410,11 +413,6 @@ class Segment:
         """Cut the file of batches; the indexes must be rebuilt by `recover`."""
         self._log.truncate(position)
 
-    def finish(self) -> None:
-        """Write the indexes: the segment becomes inactive or is closed."""
-        for name, content in self.indexes():
-            self._files.write(name, content)
-
     def indexes(self) -> list[tuple[str, bytes]]:
         """Return the paths of the index files, and what should stand in them now."""
         self.time_index.maybe_append(*self._largest())
@@ -423,6 +421,11 @@ class Segment:
             (f"{self._stem}.timeindex", self.time_index.content()),
         ]
 
+    def drop_indexes(self) -> None:
+        """Free the memory of the indexes: they are on the disk, and are read again when needed."""
+        self._largest()
+        self._index = self._time_index = None
+
     def close(self) -> None:
         """Let go of the file of batches."""
         self._log.close()
@@ -430,5 +433,17 @@ class Segment:
     def delete(self) -> None:
         """Remove all files."""
         self._log.close()
-        for suffix in (".log", ".index", ".timeindex", ".txnindex"):
+        for suffix in SUFFIXES:
             self._files.remove(self._stem + suffix)
+
+    def hide(self) -> list[str]:
+        """Rename all files, so that they are the log's no longer, and return their paths."""
+        self._log.close()
+        hidden = []
+        names = self._files.list(posixpath.dirname(self._stem))
+        for suffix in SUFFIXES:
+            path = self._stem + suffix
+            if posixpath.basename(path) in names:
+                self._files.rename(path, path + DELETED)
+                hidden.append(path + DELETED)
+        return hidden

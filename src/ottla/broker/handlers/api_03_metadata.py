@@ -5,7 +5,7 @@
     2   cluster id
     4   the client says whether a topic may be made for it
     5   offline replicas
-    7   leader epochs
+    7   leader epochs; -1, "not known", of a partition whose log nobody has used since the start
     8   authorized operations, of the cluster up to version 10
     10  topic ids
     12  topics may be asked by their id alone
@@ -26,6 +26,8 @@ from ottla.coordinator.cluster.state import is_topic_name
 from ottla.errors import StorageError, codes
 from ottla.protocol.message import ZERO_UUID
 from ottla.protocol.messages.api_03_metadata import MetadataRequest, MetadataResponse
+
+_UNKNOWN_EPOCH = -1
 
 if TYPE_CHECKING:
     from ottla.broker.engine import Engine
@@ -150,8 +152,7 @@ def _known(engine: Engine, topic: Topic) -> _Topic:
 
 def _partition(engine: Engine, topic: Topic, number: int) -> _Partition:
     node_id = engine.node_id
-    log = engine.log_of(topic.name, number)
-    if log is None:
+    if engine.is_offline(topic.name, number):
         return _Partition(
             error_code=codes.LEADER_NOT_AVAILABLE,
             partition_index=number,
@@ -159,10 +160,11 @@ def _partition(engine: Engine, topic: Topic, number: int) -> _Partition:
             replica_nodes=[node_id],
             offline_replicas=[node_id],
         )
+    log = engine.store.logs.get((topic.name, number))
     return _Partition(
         partition_index=number,
         leader_id=node_id,
-        leader_epoch=log.leader_epoch,
+        leader_epoch=_UNKNOWN_EPOCH if log is None else log.leader_epoch,
         replica_nodes=[node_id],
         isr_nodes=[node_id],
     )

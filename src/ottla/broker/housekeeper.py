@@ -1,0 +1,186 @@
+"""What a broker does by itself, in a thread of its own: recovery points, retention, room on disk.
+
+    recovery points   once a minute, and for a log that has grown much, so that little is to be
+                      checked after a crash (log.flush.offset.checkpoint.interval.ms)
+    the first look    logs are opened when they are first used; after a crash all are, one by one,
+                      so that damage is found soon
+    retention         what is old or too much is removed (log.retention.check.interval.ms)
+    a full disk       once a second it is tried whether there is room again
+
+Whatever takes long runs without the broker's lock.
+
+Kafka: LogManager's scheduled tasks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ottla.errors import Closed, KafkaError, StorageError
+
+if TYPE_CHECKING:
+    from ottla.broker.broker import Broker
+    from ottla.log.partition_log import PartitionLog
+
+_FULL_CHECK_S = 1.0
+_FIRST_RETENTION_S = 30.0
+_LOGS_AT_ONCE = 100
+_DRIVE_S = 0.1
+_LOG = logging.getLogger("ottla.broker")
+
+
+class Housekeeper:
+    """The thread.
+
+    Args:
+        broker: the broker.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._engine = broker.engine
+        self._files = self._engine.files.for_thread()
+        self._woken = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="ottla-housekeeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._engine.wake_housekeeper = self._woken.set
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop, and wait for it."""
+        self._stopping = True
+        self._woken.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # -- the thread
+
+    def _run(self) -> None:
+        configs, clock = self._engine.configs, self._engine.clock
+        checkpoint_s = configs.log_flush_offset_checkpoint_interval_ms / 1000
+        retention_s = configs.log_retention_check_interval_ms / 1000
+        now_s = clock.monotonic_ms() / 1000
+        due = {
+            self._save_all: now_s + checkpoint_s,
+            self._apply_retention: now_s + min(_FIRST_RETENTION_S, retention_s),
+        }
+        every = {self._save_all: checkpoint_s, self._apply_retention: retention_s}
+        self._guarded(self._look_at_all)
+        while not self._stopping:
+            is_full = self._engine.store.full is not None
+            now_s = clock.monotonic_ms() / 1000
+            wait_s = min(due.values()) - now_s
+            self._woken.wait(max(0.0, min(wait_s, _FULL_CHECK_S) if is_full else wait_s))
+            self._woken.clear()
+            if self._stopping:
+                return
+            self._guarded(self._heal)
+            self._guarded(self._save_grown)
+            now_s = clock.monotonic_ms() / 1000
+            for task, at_s in due.items():
+                if at_s <= now_s and not self._stopping:
+                    self._guarded(task)
+                    due[task] = clock.monotonic_ms() / 1000 + every[task]
+
+    def _guarded(self, task: Callable[[], None]) -> None:
+        """Run a task; what fails is logged, and tried again when its time comes."""
+        try:
+            task()
+        except Closed:
+            self._stopping = True
+        except KafkaError as error:
+            _LOG.error("%s", error)
+        except Exception:
+            _LOG.exception("a task of the housekeeper failed")
+
+    def _heal(self) -> None:
+        engine = self._engine
+        with engine.lock:
+            if engine.store.full is not None and engine.store.heal():
+                _LOG.warning("there is room again where %s is: writing goes on", engine.store.path)
+
+    def _look_at_all(self) -> None:
+        """Open all logs after a stop that was not clean: what is damaged is told now."""
+        engine = self._engine
+        if engine.store.was_clean:
+            return
+        for topic, partition in engine.partitions():
+            if self._stopping:
+                return
+            with engine.lock:
+                engine.log_of(topic, partition)
+        engine.store.all_checked = True
+        self._save_all()
+
+    # -- recovery points
+
+    def _save_grown(self) -> None:
+        with self._engine.lock:
+            grown = self._engine.grown_logs()
+        self._save(grown)
+
+    def _save_all(self) -> None:
+        with self._engine.lock:
+            unsaved = [log for log in self._engine.all_logs() if log.has_unsaved]
+        self._save(unsaved)
+
+    def _save(self, logs: list[PartitionLog]) -> None:
+        """Move the recovery points of some logs to where they end now."""
+        if self._broker.path is None or not logs:
+            return
+        for start in range(0, len(logs), _LOGS_AT_ONCE):
+            if self._stopping:
+                return
+            self._save_part(logs[start : start + _LOGS_AT_ONCE])
+        with self._engine.lock:
+            note = self._engine.store.note_recovery_points()
+        note()
+
+    def _save_part(self, logs: list[PartitionLog]) -> None:
+        engine = self._engine
+        ended = threading.Event()
+        with engine.lock:
+            for log in logs:
+                log.recovery_point_wanted = True
+                engine.commit.add(log)
+            engine.commit.add_job(lambda: None, lambda error: ended.set())
+        self._broker.wake()
+        while not ended.is_set() and not self._stopping:
+            self._broker.drive(_DRIVE_S)
+        for log in logs:
+            with engine.lock:
+                point = log.taken_recovery_point()
+            if point is None:
+                continue
+            try:
+                point.write(self._files)
+                with engine.lock:
+                    if log.failed is not None:
+                        continue
+                    log.publish(point)
+                point.finish(self._files)
+            except StorageError as error:
+                with engine.lock:
+                    if log.failed is None:
+                        _LOG.error("%s", error)
+                continue
+            with engine.lock:
+                log.move_recovery_point(point)
+
+    # -- retention
+
+    def _apply_retention(self) -> None:
+        engine = self._engine
+        for topic, partition in engine.partitions():
+            if self._stopping:
+                return
+            with engine.lock:
+                remove = engine.apply_retention(topic, partition)
+            if remove is not None:
+                remove()

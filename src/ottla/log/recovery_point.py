@@ -1,0 +1,77 @@
+"""A recovery point: the offset at which the next start begins its check after a crash.
+
+Everything before it is on the disk, the indexes lead to it, and the producers' state at it stands
+in a snapshot. One is taken together with a sync; its files are written in another thread
+meanwhile, and take their places with the owner's lock held, where the log is still what it was.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ottla.log.files import draft_of
+from ottla.log.recovery import offsets_of
+from ottla.log.segment import file_name
+
+if TYPE_CHECKING:
+    from ottla.log.files import Files
+    from ottla.log.segment import Segment
+
+_SNAPSHOTS_KEPT = 2
+"""The newest one, and the one that belongs to the recovery point that is noted until then."""
+
+
+class RecoveryPoint:
+    """A recovery point and its files.
+
+    Args:
+        folder: the partition's folder.
+        offset: the offset.
+        segments: the segments whose indexes have changed since the last one.
+        snapshot: the producers' state at the offset.
+
+    Attributes:
+        offset: the offset.
+        folder: the partition's folder.
+        segments: the segments whose indexes are in it, and how large each was.
+    """
+
+    def __init__(self, folder: str, offset: int, segments: list[Segment], snapshot: bytes) -> None:
+        self.folder = folder
+        self.offset = offset
+        self.segments = {segment: segment.size for segment in segments}
+        self._indexes = {segment: segment.indexes() for segment in segments}
+        self._snapshot = (f"{folder}/{file_name(offset, '.snapshot')}", snapshot)
+
+    def write(self, files: Files) -> None:
+        """Write the files, as drafts, in any thread.
+
+        Raises:
+            StorageError: one cannot be written.
+        """
+        for index_files in self._indexes.values():
+            for path, content in index_files:
+                files.write_draft(path, content)
+        files.write_draft(*self._snapshot)
+
+    def publish(self, files: Files, segments: list[Segment]) -> None:
+        """Put the files in their places; the owner does that.
+
+        Args:
+            files: where they are.
+            segments: the segments that are still there.
+        """
+        for segment, index_files in self._indexes.items():
+            for path, _ in index_files:
+                if segment in segments:
+                    files.rename(draft_of(path), path)
+                else:
+                    files.remove(draft_of(path))
+        path = self._snapshot[0]
+        files.rename(draft_of(path), path)
+
+    def finish(self, files: Files) -> None:
+        """Make the files' names durable, and remove old snapshots, in any thread."""
+        files.sync_folder(self.folder)
+        for offset in offsets_of(files.list(self.folder), ".snapshot")[:-_SNAPSHOTS_KEPT]:
+            files.remove(f"{self.folder}/{file_name(offset, '.snapshot')}")
