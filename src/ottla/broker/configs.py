@@ -37,7 +37,7 @@ _SYNONYMS = {**BROKER_SYNONYMS, DURABILITY: (DURABILITY,)}
 _CHANGEABLE = {names[0] for names in _SYNONYMS.values()}
 """What can be set while the broker runs: what gives topics their defaults."""
 
-_NOT_TOLD = {"listeners", "advertised.listeners", "max.connections", "queued.max.request.bytes"}
+_NOT_TOLD = {"listeners", "advertised.listeners", "queued.max.request.bytes"}
 """Facts about what this broker does not have, or has otherwise."""
 
 _UNITS_MS = {"hours": 3_600_000, "minutes": 60_000}
@@ -115,6 +115,7 @@ class Configs:
         self.default_replication_factor = self._number("default.replication.factor")
         self.fetch_max_bytes = self._number("fetch.max.bytes")
         self.socket_request_max_bytes = self._number("socket.request.max.bytes")
+        self.max_connections = self._number("max.connections")
         self.connections_max_idle_ms = self._number("connections.max.idle.ms")
         self.log_flush_offset_checkpoint_interval_ms = self._number(
             "log.flush.offset.checkpoint.interval.ms"

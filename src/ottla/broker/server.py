@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import signal
 import socket
 import threading
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from ottla.broker.connection import Connection
 from ottla.errors import ConfigError, StorageError
+from ottla.log.files import DESCRIPTORS_SHARE, descriptors_limit
 
 if TYPE_CHECKING:
     from ottla.broker.broker import Broker
@@ -37,6 +39,10 @@ _IDLE_CHECKS = 4
 _FAREWELL_S = 2.0
 """How long a stop waits for what was answered to leave."""
 
+_OTHER_DESCRIPTORS = 32
+"""What a process has open besides data files and connections."""
+
+_LOG = logging.getLogger("ottla.broker")
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -68,6 +74,11 @@ class Server:
         self._thread_id = 0
         self._listening: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
+        descriptors = descriptors_limit() * (DESCRIPTORS_SHARE - 1) // DESCRIPTORS_SHARE
+        self._connections_max = min(
+            self.engine.configs.max_connections, max(descriptors - _OTHER_DESCRIPTORS, 1)
+        )
+        self._is_crowded = False
         self._answered: deque[tuple[Connection, ApiMessage | None]] = deque()
         self._threads = ThreadPoolExecutor(_SYNC_THREADS, "ottla-sync")
         self._turn_comes = False
@@ -283,12 +294,27 @@ class Server:
     # -- connections
 
     def opened(self, connection: Connection) -> None:
-        """Take note of a new connection."""
+        """Take note of a new connection, and close it again where there are too many.
+
+        So there are always descriptors left for files, and those who are connected go on.
+        """
         self._connections.add(connection)
+        if len(self._connections) <= self._connections_max:
+            return
+        if not self._is_crowded:
+            self._is_crowded = True
+            _LOG.warning(
+                "there are %d connections, which is all that max.connections and the limit of open "
+                "files allow: new ones are closed at once",
+                self._connections_max,
+            )
+        connection.abort()
 
     def closed(self, connection: Connection) -> None:
         """Take note that a connection is gone."""
         self._connections.discard(connection)
+        if len(self._connections) < self._connections_max // 2:
+            self._is_crowded = False
 
     def _check_idle(self) -> None:
         """Close the connections that have been idle for too long, now and regularly."""
