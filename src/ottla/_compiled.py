@@ -16,6 +16,7 @@ MODULES = (
     "ottla.protocol.codec",
     "ottla.records.batch",
     "ottla.records.builder",
+    "ottla.records.compaction",
     "ottla.client.partitioner",
     "ottla.client.delivery",
     "ottla.client.accumulator",

@@ -24,6 +24,10 @@ class Clock(Protocol):
         """Return nanoseconds that never go back, for the events of a message's life."""
         ...
 
+    def sleep(self, seconds: float) -> None:
+        """Let so much time go by."""
+        ...
+
 
 class SystemClock:
     """The machine's clocks."""
@@ -36,6 +40,9 @@ class SystemClock:
 
     def monotonic_ns(self) -> int:
         return time.monotonic_ns()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
 
 
 class ManualClock:
@@ -57,6 +64,9 @@ class ManualClock:
 
     def monotonic_ns(self) -> int:
         return int(self._elapsed_ms * 1_000_000)
+
+    def sleep(self, seconds: float) -> None:
+        self.advance(seconds * 1000)
 
 
 SYSTEM = SystemClock()

@@ -115,6 +115,12 @@ class Configs:
         self.default_replication_factor = self._number("default.replication.factor")
         self.fetch_max_bytes = self._number("fetch.max.bytes")
         self.socket_request_max_bytes = self._number("socket.request.max.bytes")
+        self.log_cleaner_enable = self._flag("log.cleaner.enable")
+        self.log_cleaner_backoff_ms = self._number("log.cleaner.backoff.ms")
+        self.log_cleaner_dedupe_buffer_size = self._number("log.cleaner.dedupe.buffer.size")
+        self.log_cleaner_io_max_bytes_per_second = float(
+            self._text("log.cleaner.io.max.bytes.per.second")
+        )
         self.max_connections = self._number("max.connections")
         self.connections_max_idle_ms = self._number("connections.max.idle.ms")
         self.log_flush_offset_checkpoint_interval_ms = self._number(

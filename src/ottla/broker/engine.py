@@ -214,6 +214,16 @@ class Engine:
                 for partition in range(topic.partitions)
             ]
 
+    def compacted_partitions(self) -> list[tuple[str, int]]:
+        """Return the partitions of all topics that are compacted."""
+        with self.lock:
+            return [
+                (topic.name, partition)
+                for topic in self.cluster.topics.values()
+                if "compact" in self.configs.topic_config(topic).cleanup_policy
+                for partition in range(topic.partitions)
+            ]
+
     def all_logs(self) -> list[PartitionLog]:
         """Return all logs that are open, that of the metadata too."""
         return list(self.store.logs.values())
@@ -308,6 +318,7 @@ class Engine:
         outcome = self._apply(decision)
         if outcome.error != codes.NONE:
             return outcome
+        self.wake_housekeeper()
         return outcome._replace(topic=self.cluster.topics[name])
 
     def delete_topic(self, topic: Topic) -> Outcome:
@@ -352,6 +363,7 @@ class Engine:
         else:
             changed = list(self.cluster.topics.values())
         self.configs.changed()
+        self.wake_housekeeper()
         for topic in changed:
             config = self.configs.topic_config(topic).log_config
             for partition in range(topic.partitions):

@@ -6,6 +6,7 @@
                       so that damage is found soon
     retention         what is old or too much is removed (log.retention.check.interval.ms)
     a full disk       once a second it is tried whether there is room again
+    compaction        a thread is begun for it as soon as there is a compacted topic
 
 Whatever takes long runs without the broker's lock.
 
@@ -19,6 +20,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ottla.broker.cleaner import Cleaner
 from ottla.errors import Closed, KafkaError, StorageError
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Housekeeper:
         self._engine = broker.engine
         self._files = self._engine.files.for_thread()
         self._woken = threading.Event()
+        self._cleaner: Cleaner | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="ottla-housekeeper", daemon=True)
 
@@ -58,6 +61,8 @@ class Housekeeper:
         self._woken.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
+        if self._cleaner is not None:
+            self._cleaner.stop()
 
     # -- the thread
 
@@ -72,6 +77,7 @@ class Housekeeper:
         }
         every = {self._save_all: checkpoint_s, self._apply_retention: retention_s}
         self._guarded(self._look_at_all)
+        self._guarded(self._start_cleaner)
         while not self._stopping:
             is_full = self._engine.store.full is not None
             now_s = clock.monotonic_ms() / 1000
@@ -82,6 +88,7 @@ class Housekeeper:
                 return
             self._guarded(self._heal)
             self._guarded(self._save_grown)
+            self._guarded(self._start_cleaner)
             now_s = clock.monotonic_ms() / 1000
             for task, at_s in due.items():
                 if at_s <= now_s and not self._stopping:
@@ -104,6 +111,13 @@ class Housekeeper:
         with engine.lock:
             if engine.store.full is not None and engine.store.heal():
                 _LOG.warning("there is room again where %s is: writing goes on", engine.store.path)
+
+    def _start_cleaner(self) -> None:
+        if self._cleaner is not None or not self._engine.configs.log_cleaner_enable:
+            return
+        if self._engine.compacted_partitions():
+            self._cleaner = Cleaner(self._engine)
+            self._cleaner.start()
 
     def _look_at_all(self) -> None:
         """Open all logs after a stop that was not clean: what is damaged is told now."""

@@ -1,6 +1,7 @@
 """The small text files of a store, in Kafka's formats.
 
-    recovery-point-offset-checkpoint, log-start-offset-checkpoint    one for all partitions
+    recovery-point-offset-checkpoint, log-start-offset-checkpoint,
+    cleaner-offset-checkpoint                                        one for all partitions
     leader-epoch-checkpoint, partition.metadata                      one in each partition
     meta.properties                                                  one for the store
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 RECOVERY_POINTS = "recovery-point-offset-checkpoint"
 LOG_STARTS = "log-start-offset-checkpoint"
+CLEANER_OFFSETS = "cleaner-offset-checkpoint"
 LEADER_EPOCHS = "leader-epoch-checkpoint"
 PARTITION_METADATA = "partition.metadata"
 META_PROPERTIES = "meta.properties"

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from ottla.errors import StorageError
 
 if TYPE_CHECKING:
-    from ottla.log.partition_log import PartitionLog, Sync
+    from ottla.log.partition_log import PartitionLog
+    from ottla.log.sync import Sync
 
 Done = Callable[[StorageError | None], None]
 

@@ -9,16 +9,23 @@ Kafka's formats, all big-endian, offsets relative to the segment's base offset:
 
     .index       relative offset 4, position 4     one entry for about each `index.interval.bytes`
     .timeindex   timestamp 8, relative offset 4    no record up to that offset is stamped later
+    .txnindex    version 2, producer id 8, first offset 8, last offset 8, last stable offset 8
+                 an aborted transaction, with offsets that are not relative
 
-Kafka: OffsetIndex, TimeIndex.
+Kafka: OffsetIndex, TimeIndex, TransactionIndex, AbortedTxn.
 """
 
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
+
+from ottla.errors import CorruptLog
 
 _OFFSET_ENTRY = struct.Struct(">ii")
 _TIME_ENTRY = struct.Struct(">qi")
+_ABORTED_ENTRY = struct.Struct(">hqqqq")
+_ABORTED_VERSION = 0
 _EVERY_OFFSET = 1 << 63
 
 
@@ -131,3 +138,31 @@ class TimeIndex:
     def content(self) -> bytes:
         """Return the entries as they stand in the file."""
         return bytes(self._entries)
+
+
+class AbortedTransaction(NamedTuple):
+    """A transaction that was aborted; both its offsets are inclusive, the last is its marker's."""
+
+    producer_id: int
+    first_offset: int
+    last_offset: int
+    last_stable_offset: int
+
+    def encode(self) -> bytes:
+        """Return the entry as it stands in the file."""
+        return _ABORTED_ENTRY.pack(_ABORTED_VERSION, *self)
+
+
+def decode_aborted(content: bytes, path: str) -> list[AbortedTransaction]:
+    """Read a `.txnindex` file; an entry that is cut off at its end is left out.
+
+    Raises:
+        CorruptLog: an entry's version is not known.
+    """
+    found = []
+    for start in range(0, len(content) - _ABORTED_ENTRY.size + 1, _ABORTED_ENTRY.size):
+        version, *fields = _ABORTED_ENTRY.unpack_from(content, start)
+        if version != _ABORTED_VERSION:
+            raise CorruptLog(path, start, f"an entry of version {version}")
+        found.append(AbortedTransaction(*fields))
+    return found

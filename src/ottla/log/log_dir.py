@@ -6,6 +6,7 @@
     .reserve                            room for the deletes that a full disk needs
     recovery-point-offset-checkpoint    up to where each log is known to be good
     log-start-offset-checkpoint         where each log begins, where that is not its first segment
+    cleaner-offset-checkpoint           up to where each log has been compacted
     TOPIC-PARTITION/                    one partition
 
 Kafka: LogManager.
@@ -34,6 +35,7 @@ RESERVE_BYTES = 256 * 1024
 """What is held back to be able to delete something when the disk is full."""
 
 _CLEAN_SHUTDOWN_CONTENT = b'{"version":0,"brokerEpoch":-1}'
+_EVERY_OFFSET = 1 << 63
 _LOG = logging.getLogger("ottla.log")
 
 
@@ -48,6 +50,7 @@ class LogDir:
         offline: why a log could not be opened, by (topic, partition).
         was_clean: whether it had been stopped cleanly, or was new.
         all_checked: whether, after a stop that was not clean, all logs have been opened.
+        cleaned: up to where each log has been compacted.
         full: why nothing is appended until there is room again, or None.
     """
 
@@ -65,6 +68,7 @@ class LogDir:
         self._unlock = unlock
         self._recovery_points: checkpoints.OffsetCheckpoint
         self._log_starts: checkpoints.OffsetCheckpoint
+        self.cleaned: checkpoints.OffsetCheckpoint
 
     @classmethod
     def open(cls, files: Files, path: str, clock: Clock) -> LogDir:
@@ -121,6 +125,9 @@ class LogDir:
         self._log_starts = checkpoints.OffsetCheckpoint(
             self._files, f"{self.path}/{checkpoints.LOG_STARTS}"
         )
+        self.cleaned = checkpoints.OffsetCheckpoint(
+            self._files, f"{self.path}/{checkpoints.CLEANER_OFFSETS}"
+        )
         try:
             self._files.reserve(f"{self.path}/{RESERVE}", RESERVE_BYTES)
         except DiskFull as error:
@@ -151,6 +158,7 @@ class LogDir:
                 # What is noted is of a deleted topic that had this name.
                 self._recovery_points.forget(topic, partition)
                 self._log_starts.forget(topic, partition)
+                self.cleaned.forget(topic, partition)
             log = PartitionLog.open(
                 self._files,
                 self.path,
@@ -163,6 +171,9 @@ class LogDir:
                 if self.was_clean
                 else self._recovery_points.get(topic, partition),
                 log_start_offset=self._log_starts.get(topic, partition),
+                contiguous_from=_EVERY_OFFSET
+                if config.compact
+                else self.cleaned.get(topic, partition),
             )
         except StorageError as error:
             if str(self.offline.get(key)) != str(error):
@@ -200,7 +211,7 @@ class LogDir:
         log = self.logs.pop(key, None)
         if log is not None:
             log.abandon(reason)
-        for noted in (self._recovery_points, self._log_starts):
+        for noted in (self._recovery_points, self._log_starts, self.cleaned):
             noted.drop(topic, partition)
         folder = f"{self.path}/{topic}-{partition}"
         doomed = f"{self.path}/{topic}-{partition}.{checkpoints.new_uuid().hex()}-delete"

@@ -22,13 +22,18 @@ import bisect
 import struct
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.errors import StorageError
 from ottla.log import checkpoints
-from ottla.log.recovery import Cut, load
+from ottla.log.compaction import Group, Old, Plan
+from ottla.log.recovery import CLEANED, SWAP, Cut, load
 from ottla.log.recovery_point import RecoveryPoint
-from ottla.log.segment import Segment
+from ottla.log.retention import expired
+from ottla.log.segment import SUFFIXES, Segment, file_name
+from ottla.log.sync import Sync
 
 if TYPE_CHECKING:
     from ottla.clock import Clock
@@ -50,43 +55,6 @@ class TimestampedOffset(NamedTuple):
 
     offset: int
     timestamp: int
-
-
-class Sync:
-    """A sync under way: what to run, and what is stored when it has run.
-
-    Attributes:
-        written: the segments whose files it syncs.
-        offset: everything before this offset is stored then.
-        segment: the segment that was active.
-        position: where in it the stored batches end.
-        recovery_point: the one that was taken with it, or None.
-    """
-
-    __slots__ = ("_jobs", "offset", "position", "recovery_point", "segment", "written")
-
-    def __init__(
-        self,
-        jobs: list[Callable[[], None]],
-        written: list[Segment],
-        offset: int,
-        segment: Segment,
-    ) -> None:
-        self._jobs = jobs
-        self.written = written
-        self.offset = offset
-        self.segment = segment
-        self.position = segment.size
-        self.recovery_point: RecoveryPoint | None = None
-
-    def run(self) -> StorageError | None:
-        """Run it, in any thread; returns why it failed, or None."""
-        try:
-            for job in self._jobs:
-                job()
-        except StorageError as error:
-            return error
-        return None
 
 
 class PartitionLog:
@@ -560,26 +528,15 @@ class PartitionLog:
         Kafka: UnifiedLog.deleteOldSegments.
         """
         if self.config.delete:
-            self.move_start(self._retained_from())
+            ends = [*self._bases[1:], self.log_end_offset]
+            readable = [
+                segment
+                for segment, end in zip(self._segments, ends, strict=True)
+                if end <= self.high_watermark
+            ]
+            count = expired(readable, self.size, self.config, self._clock.now_ms())
+            self.move_start([self._bases[0], *ends][count])
         return self.remove_old_segments()
-
-    def _retained_from(self) -> int:
-        config = self.config
-        now_ms = self._clock.now_ms()
-        size = self.size
-        start = self._bases[0]
-        for segment, end in zip(
-            self._segments, [*self._bases[1:], self.log_end_offset], strict=True
-        ):
-            if end > self.high_watermark or not segment.size:
-                break
-            is_old = 0 <= config.retention_ms < now_ms - segment.max_timestamp
-            is_too_much = 0 <= config.retention_bytes <= size - segment.size
-            if not (is_old and segment.max_timestamp >= 0) and not is_too_much:
-                break
-            size -= segment.size
-            start = end
-        return start
 
     def remove_old_segments(self) -> Callable[[], None] | None:
         """Let go of the segments that end before the log's start.
@@ -604,11 +561,100 @@ class PartitionLog:
             doomed += segment.hide()
         if self._stored_segment not in self._segments:
             self._stored_segment, self._stored_position = self._segments[0], 0
-        if not doomed:
+        return partial(self._remove, doomed) if doomed else None
+
+    # -- compaction
+
+    @property
+    def last_stable_offset(self) -> int:
+        """The first offset that an open transaction holds back; the high watermark without one."""
+        return min(self.high_watermark, self.producers.first_open_offset())
+
+    def plan_compaction(self, first_dirty: int) -> Plan | None:
+        """Return what compaction could do now, or None where there is nothing.
+
+        Args:
+            first_dirty: everything before this offset has been compacted.
+        """
+        config = self.config
+        if self.failed is not None or not config.compact:
             return None
+        now_ms = self._clock.now_ms()
+        first_dirty = first_dirty if first_dirty <= self.log_end_offset else 0
+        segments: list[Old] = []
+        dirty: list[Segment] = []
+        for segment, following in pairwise(self._segments):
+            end = following.base_offset
+            if end > self.last_stable_offset or segment is self._stored_segment:
+                break
+            if now_ms - segment.max_timestamp < config.min_compaction_lag_ms:
+                break
+            segments.append(Old(segment.base_offset, end, segment.size))
+            if end > first_dirty:
+                dirty.append(segment)
+        if not dirty:
+            return None
+        ratio = sum(each.size for each in dirty) / (sum(each.size for each in segments) or 1)
+        is_old = now_ms - (dirty[0].first_timestamp or now_ms) > config.max_compaction_lag_ms
+        return Plan(
+            self.folder,
+            config,
+            segments,
+            max(first_dirty, self._bases[0]),
+            segments[-1].end_offset,
+            self.producers.last_offsets(),
+            is_old or ratio > config.min_cleanable_dirty_ratio,
+            ratio,
+        )
 
-        def remove() -> None:
-            for path in doomed:
-                self._files.remove(path)
+    def arm(self, group: Group) -> bool:
+        """Let a cleaned segment be what a crash from now on leaves; tells whether it may be.
 
-        return remove
+        The caller makes the folder durable then, and calls `replace`.
+        """
+        if not self._has(group):
+            return False
+        self._rename_all(group.base_offset, CLEANED, SWAP)
+        return True
+
+    def _has(self, group: Group) -> bool:
+        """Tell whether the segments that are to be replaced are all still there."""
+        if self.failed is not None or group.base_offset not in self._bases:
+            return False
+        index = self._bases.index(group.base_offset)
+        return self._bases[index : index + len(group.replaced)] == group.replaced
+
+    def _rename_all(self, base_offset: int, old: str, new: str) -> None:
+        """Change the suffix of a segment's files; the batches come last."""
+        names = self._files.list(self.folder)
+        for suffix in reversed(SUFFIXES):
+            name = file_name(base_offset, suffix)
+            if name + old in names:
+                self._files.rename(f"{self.folder}/{name}{old}", f"{self.folder}/{name}{new}")
+
+    def replace(self, group: Group) -> Callable[[], None]:
+        """Put a cleaned segment in the place of those that it replaces, if they are still there.
+
+        Returns:
+            What removes the files that are needed no longer, in any thread.
+        """
+        if not self._has(group):
+            names = [f"{file_name(group.base_offset, suffix)}{SWAP}" for suffix in SUFFIXES]
+            return partial(self._remove, [f"{self.folder}/{name}" for name in names])
+        index = self._bases.index(group.base_offset)
+        end = index + len(group.replaced)
+        doomed: list[str] = []
+        for segment in self._segments[index:end]:
+            self._unsynced.pop(segment, None)
+            self._unsaved.pop(segment, None)
+            doomed += segment.hide()
+        self._rename_all(group.base_offset, SWAP, "")
+        cleaned = Segment.open(self._files, self.folder, group.base_offset, self.config)
+        self._segments[index:end] = [cleaned]
+        self._bases[index:end] = [cleaned.base_offset]
+        return partial(self._remove, doomed)
+
+    def _remove(self, paths: list[str]) -> None:
+        self._files.sync_folder(self.folder)
+        for path in paths:
+            self._files.remove(path)

@@ -27,6 +27,8 @@ BATCHES_REMEMBERED = 5
 SEQUENCE_MAX = 0x7FFFFFFF
 NO_EPOCH = -1
 
+_NO_OFFSET = (1 << 63) - 1
+
 _SNAPSHOT_VERSION = 1
 _VERSION_BYTES = 2
 _CRC_END = 6
@@ -122,11 +124,17 @@ class ProducerState:
 
     def update(self, header: BatchHeader, base_offset: int) -> None:
         """Remember a batch that was appended at `base_offset`."""
-        if header.producer_id < 0 or header.is_control:
+        if header.producer_id < 0:
             return
         entry = self._entries.get(header.producer_id)
+        if header.is_control:
+            if entry is not None:
+                entry.current_txn_first_offset = -1
+            return
         if entry is None or entry.epoch != header.producer_epoch:
             entry = self._entries[header.producer_id] = ProducerEntry(header.producer_epoch)
+        if header.is_transactional and entry.current_txn_first_offset < 0:
+            entry.current_txn_first_offset = base_offset
         entry.batches.append(
             BatchMemory(
                 header.base_sequence,
@@ -136,6 +144,25 @@ class ProducerState:
             )
         )
         entry.last_timestamp = header.max_timestamp
+
+    def first_open_offset(self) -> int:
+        """Return where the oldest open transaction begins; a very large offset without one."""
+        return min(
+            (
+                entry.current_txn_first_offset
+                for entry in self._entries.values()
+                if entry.current_txn_first_offset >= 0
+            ),
+            default=_NO_OFFSET,
+        )
+
+    def last_offsets(self) -> dict[int, int]:
+        """Return the last offset of each producer, by producer id."""
+        return {
+            producer_id: entry.batches[-1].last_offset
+            for producer_id, entry in self._entries.items()
+            if entry.batches
+        }
 
     def expire(self, now_ms: int, expiration_ms: int) -> None:
         """Forget producers that have sent nothing for `expiration_ms`."""

@@ -146,6 +146,9 @@ def _put_right(files: Files, folder: str, names: list[str]) -> None:
             if files.read(stem + SWAP) is not None:
                 files.rename(stem + SWAP, stem)
         files.rename(swap, f"{folder}/{file_name(base, '.log')}")
+    for name in names:
+        if name.endswith(SWAP):
+            files.remove(f"{folder}/{name}")
     files.sync_folder(folder)
 
 

@@ -51,12 +51,15 @@ class Segment:
         damages: the stretches that are known to be damaged.
     """
 
-    def __init__(self, files: Files, folder: str, base_offset: int, config: LogConfig) -> None:
+    def __init__(
+        self, files: Files, folder: str, base_offset: int, config: LogConfig, suffix: str = ""
+    ) -> None:
         self.base_offset = base_offset
         self.config = config
         self.damages: list[Damage] = []
         self._files = files
         self._stem = f"{folder}/{base_offset:020}"
+        self._suffix = suffix
         self._log: File
         self._index: OffsetIndex | None = None
         self._time_index: TimeIndex | None = None
@@ -65,10 +68,12 @@ class Segment:
         self._bytes_since_index_entry = 0
 
     @classmethod
-    def create(cls, files: Files, folder: str, base_offset: int, config: LogConfig) -> Segment:
-        """Create an empty segment."""
-        segment = cls(files, folder, base_offset, config)
-        segment._log = files.open(f"{segment._stem}.log", create=True)
+    def create(
+        cls, files: Files, folder: str, base_offset: int, config: LogConfig, suffix: str = ""
+    ) -> Segment:
+        """Create an empty segment; a suffix keeps its files apart from the log's."""
+        segment = cls(files, folder, base_offset, config, suffix)
+        segment._log = files.open(f"{segment._stem}.log{suffix}", create=True)
         segment._index = OffsetIndex(base_offset)
         segment._time_index = TimeIndex(base_offset)
         return segment
@@ -195,10 +200,13 @@ class Segment:
         if self.size == 0:
             return False
         config = self.config
+        segment_ms = config.segment_ms
+        if config.compact:
+            segment_ms = min(segment_ms, config.max_compaction_lag_ms)
         first = now_ms if self.first_timestamp is None else self.first_timestamp
         return (
             self.size + size > config.segment_bytes
-            or max(max_timestamp, 0) - first > config.segment_ms
+            or max(max_timestamp, 0) - first > segment_ms
             or len(self.index) * 8 >= config.segment_index_bytes - 8
             or len(self.time_index) * 12 >= config.segment_index_bytes - 12
             or last_offset - self.base_offset > _OFFSET_DELTA_MAX
@@ -417,8 +425,8 @@ class Segment:
         """Return the paths of the index files, and what should stand in them now."""
         self.time_index.maybe_append(*self._largest())
         return [
-            (f"{self._stem}.index", self.index.content()),
-            (f"{self._stem}.timeindex", self.time_index.content()),
+            (f"{self._stem}.index{self._suffix}", self.index.content()),
+            (f"{self._stem}.timeindex{self._suffix}", self.time_index.content()),
         ]
 
     def drop_indexes(self) -> None:
