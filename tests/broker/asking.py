@@ -54,9 +54,10 @@ class Asking:
         return decode(support.response_class, encode(reply, at), at)
 
     def sync(self) -> None:
-        """Run rounds of syncs until nothing waits."""
+        """Run rounds of syncs until nothing waits, and remove what is to be removed."""
         while (begun := self.engine.commit.begin()) is not None:
             self.engine.commit.end(begun.run())
+        self.engine.remove_files()
 
     def create(self, name: str, partitions: int = 1, **configs: str) -> bytes:
         """Create a topic and return its id."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -100,6 +101,7 @@ class Engine:
         self.files = files
         self.wake_housekeeper: Callable[[], None] = lambda: None
         self._grown: dict[PartitionLog, None] = {}
+        self._removals: deque[Callable[[], None]] = deque()
         self._settings = settings
         self._producer_ids = iter(range(0))
 
@@ -269,9 +271,18 @@ class Engine:
         return [log for log in grown if log.has_unsaved]
 
     def remove_soon(self, remove: Callable[[], None] | None) -> None:
-        """Have files removed with the next round of syncs."""
+        """Have files removed by the housekeeper."""
         if remove is not None:
-            self.commit.add_job(remove, _log_failure)
+            self._removals.append(remove)
+            self.wake_housekeeper()
+
+    def remove_files(self) -> None:
+        """Remove what was left to be removed; the lock need not be held."""
+        while self._removals:
+            try:
+                self._removals.popleft()()
+            except StorageError as error:  # the next start finds it, and removes it
+                _LOG.error("%s", error)
 
     def apply_retention(self, topic: str, partition: int) -> Callable[[], None] | None:
         """Let go of what a partition keeps no longer.
@@ -322,7 +333,7 @@ class Engine:
         return outcome._replace(topic=self.cluster.topics[name])
 
     def delete_topic(self, topic: Topic) -> Outcome:
-        """Delete a topic: its logs are gone at once, their files with the next round of syncs."""
+        """Delete a topic: its logs are gone at once, and their files soon."""
         outcome = self._apply(self.cluster.delete_topic(topic))
         if outcome.error != codes.NONE:
             return outcome
@@ -407,9 +418,5 @@ class Engine:
         running = self.commit.begin()
         if running is not None:
             self.commit.end(running.run())
+        self.remove_files()
         self.store.close()
-
-
-def _log_failure(error: StorageError | None) -> None:
-    if error is not None:
-        _LOG.error("%s", error)

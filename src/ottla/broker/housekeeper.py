@@ -4,7 +4,8 @@
                       checked after a crash (log.flush.offset.checkpoint.interval.ms)
     the first look    logs are opened when they are first used; after a crash all are, one by one,
                       so that damage is found soon
-    retention         what is old or too much is removed (log.retention.check.interval.ms)
+    retention         what is old or too much is removed (log.retention.check.interval.ms), and so
+                      are the files of what was deleted
     a full disk       once a second it is tried whether there is room again
     compaction        a thread is begun for it as soon as there is a compacted topic
 
@@ -86,6 +87,7 @@ class Housekeeper:
             self._woken.clear()
             if self._stopping:
                 return
+            self._guarded(self._engine.remove_files)
             self._guarded(self._heal)
             self._guarded(self._save_grown)
             self._guarded(self._start_cleaner)
@@ -195,6 +197,5 @@ class Housekeeper:
             if self._stopping:
                 return
             with engine.lock:
-                remove = engine.apply_retention(topic, partition)
-            if remove is not None:
-                remove()
+                engine.remove_soon(engine.apply_retention(topic, partition))
+            engine.remove_files()

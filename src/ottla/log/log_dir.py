@@ -34,6 +34,9 @@ RESERVE = ".reserve"
 RESERVE_BYTES = 256 * 1024
 """What is held back to be able to delete something when the disk is full."""
 
+_ROOM_BYTES = 4 * 1024 * 1024
+"""What must be free besides before a disk that was full counts as one that has room."""
+
 _CLEAN_SHUTDOWN_CONTENT = b'{"version":0,"brokerEpoch":-1}'
 _EVERY_OFFSET = 1 << 63
 _LOG = logging.getLogger("ottla.log")
@@ -256,10 +259,13 @@ class LogDir:
 
     def heal(self) -> bool:
         """Tell whether there is room again; if so, some of it is held back, and all goes on."""
+        path = f"{self.path}/{RESERVE}"
         try:
-            self._files.reserve(f"{self.path}/{RESERVE}", RESERVE_BYTES)
+            self._files.reserve(path, RESERVE_BYTES + _ROOM_BYTES)
+            self._files.remove(path)
+            self._files.reserve(path, RESERVE_BYTES)
         except StorageError:
-            self._files.remove(f"{self.path}/{RESERVE}")
+            self._files.remove(path)
             return False
         self.full = None
         return True

@@ -1,0 +1,189 @@
+"""What a broker does by itself: recovery points, retention, compaction, and a disk that is full."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import ottla.broker.engine as engine_module
+from ottla import Broker, Consumer, Producer
+from ottla.broker.broker import Broker as BrokerClass
+from ottla.client.admin import Admin
+from ottla.errors import DiskFull, KafkaError, StorageError
+from ottla.log.files import OsFile, OsFiles
+from ottla.log.partition_log import PartitionLog
+from tests.log.writing import values_of
+
+PATIENCE_S = 20.0
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until something has come true."""
+    waiting = threading.Event()
+    for _ in range(int(PATIENCE_S / 0.02)):
+        if condition():
+            return
+        waiting.wait(0.02)
+    raise AssertionError("it did not happen")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "store"
+
+
+def log_of(broker: BrokerClass, topic: str = "t") -> PartitionLog:
+    with broker.engine.lock:
+        log = broker.engine.log_of(topic, 0)
+    assert log is not None
+    return log
+
+
+def checkpoint_of(store: Path) -> str:
+    path = store / "recovery-point-offset-checkpoint"
+    return path.read_text() if path.exists() else ""
+
+
+def test_recovery_points_move_while_the_broker_runs(store: Path) -> None:
+    settings = {"log.flush.offset.checkpoint.interval.ms": "20"}
+    with Broker(store, settings=settings) as broker, Producer(broker) as producer:
+        for number in range(5):
+            producer.send("t", b"%d" % number).result(PATIENCE_S)
+        eventually(lambda: "\nt 0 5\n" in checkpoint_of(store))
+        names = [path.name for path in (store / "t-0").iterdir()]
+        assert "00000000000000000000.index" in names
+        assert "00000000000000000005.snapshot" in names
+        crashed = store.with_name("crashed")
+        shutil.copytree(store, crashed)
+    with Broker(crashed) as again:
+        assert not again.engine.store.was_clean
+        assert log_of(again).failed is None
+        assert len(values_of(log_of(again))) == 5
+
+
+def test_a_log_that_grows_much_has_its_recovery_point_moved(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "UNCHECKED_BYTES_MAX", 1000)
+    with Broker(store) as broker, Producer(broker) as producer:
+        producer.send("t", bytes(2000)).result(PATIENCE_S)
+        eventually(lambda: "\nt 0 1\n" in checkpoint_of(store))
+
+
+def test_after_a_crash_all_logs_are_looked_at(
+    store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Broker(store) as broker, Producer(broker) as producer:
+        for number in range(3):
+            producer.send("t", b"%d" % number).result(PATIENCE_S)
+    (store / ".kafka_cleanshutdown").unlink()
+    (store / "recovery-point-offset-checkpoint").unlink()
+    path = store / "t-0" / "00000000000000000000.log"
+    content = bytearray(path.read_bytes())
+    content[65] ^= 1
+    path.write_bytes(content)
+    with Broker(store):
+        eventually(lambda: "is damaged at byte 0" in caplog.text)
+    assert not (store / ".kafka_cleanshutdown").exists()
+
+
+def test_old_records_are_removed_by_themselves(store: Path) -> None:
+    settings = {"log.retention.check.interval.ms": "20", "log.retention.ms": "1"}
+    with Broker(store, settings=settings) as broker, Producer(broker) as producer:
+        producer.send("t", b"a").result(PATIENCE_S)
+        log = log_of(broker)
+        eventually(lambda: log.log_start_offset == 1)
+        eventually(lambda: not list((store / "t-0").glob("*.deleted")))
+        assert log.size == 0
+        assert producer.send("t", b"b").result(PATIENCE_S).offset == 1
+
+
+def test_compacted_topics_are_compacted_by_themselves(store: Path) -> None:
+    settings = {"log.cleaner.backoff.ms": "20"}
+    with Broker(store, settings=settings) as broker, Producer(broker) as producer:
+        configs = {"cleanup.policy": "compact", "segment.bytes": str(1 << 20)}
+        with Admin(broker) as admin:
+            admin.create_topic("t", partitions=1, configs=configs)
+        for number in range(60):
+            producer.send("t", bytes(60_000), key=b"%d" % (number % 2)).result(PATIENCE_S)
+        log = log_of(broker)
+        before = log.log_end_offset
+        eventually(lambda: log.size < 30 * 60_000)
+        assert log.log_end_offset == before
+        with Consumer(broker, "t", stop_at_end=True) as consumer:
+            found = {record.key: record.offset for record in consumer}
+        assert found == {b"0": 58, b"1": 59}
+        eventually(lambda: "\nt 0 " in (store / "cleaner-offset-checkpoint").read_text())
+
+
+class Disk:
+    """A disk that can be full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = False
+        append, reserve = OsFile.append, OsFiles.reserve
+
+        def append_or_fail(file: OsFile, buffers: list[bytes]) -> None:
+            if self.is_full and "/t-" in file.path:
+                raise DiskFull(f"no space left while writing to {file.path}")
+            append(file, buffers)
+
+        def reserve_or_fail(files: OsFiles, path: str, size: int) -> None:
+            if self.is_full:
+                raise DiskFull(f"no space left while writing to {path}")
+            reserve(files, path, size)
+
+        monkeypatch.setattr(OsFile, "append", append_or_fail)
+        monkeypatch.setattr(OsFiles, "reserve", reserve_or_fail)
+
+
+def test_a_full_disk_refuses_writes_serves_reads_and_heals_by_itself(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    with Broker(store) as broker:
+        with Producer(broker) as producer:
+            producer.send("t", b"a").result(PATIENCE_S)
+        disk.is_full = True
+        producer = Producer(broker, delivery_timeout_ms=300, request_timeout_ms=200, linger_ms=0)
+        with pytest.raises(KafkaError, match="no space left"):
+            producer.send("t", b"b").result(PATIENCE_S)
+        with pytest.raises(KafkaError):
+            producer.close()
+        assert not (store / ".reserve").exists()
+        with Consumer(broker, "t", stop_at_end=True) as consumer:
+            assert [record.value for record in consumer] == [b"a"]
+        with Admin(broker) as admin:
+            admin.delete_records("t", 0, 1)
+        assert log_of(broker).log_start_offset == 1
+        disk.is_full = False
+        eventually(lambda: broker.engine.store.full is None)
+        assert (store / ".reserve").stat().st_size == 256 * 1024
+        with Producer(broker) as producer:
+            assert producer.send("t", b"c").result(PATIENCE_S).offset == 1
+
+
+def test_a_store_that_is_removed_under_the_broker_confirms_nothing_more(store: Path) -> None:
+    broker = Broker(store)
+    with Producer(broker) as producer:
+        producer.send("t", b"a").result(PATIENCE_S)
+    shutil.rmtree(store)
+    producer = Producer(broker, delivery_timeout_ms=300, request_timeout_ms=200, linger_ms=0)
+    with pytest.raises(KafkaError, match="somebody has removed it"):
+        producer.send("t", b"b").result(PATIENCE_S)
+    with pytest.raises(KafkaError):
+        producer.close()
+    with pytest.raises(StorageError):
+        broker.close()
+
+
+def test_a_broker_that_is_closed_stops_its_threads(store: Path) -> None:
+    before = set(threading.enumerate())
+    with Broker(store) as broker, Admin(broker) as admin:
+        admin.create_topic("t", configs={"cleanup.policy": "compact"})
+        eventually(lambda: any(each.name == "ottla-cleaner" for each in threading.enumerate()))
+    assert set(threading.enumerate()) == before

@@ -1,0 +1,117 @@
+"""A batch with only the records that stay: their content, and the header around them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ottla.records.batch import check_crc, iterate_records, read_header
+from ottla.records.builder import BatchBuilder
+from ottla.records.compaction import (
+    DELETE_HORIZON,
+    empty_batch,
+    filter_batch,
+    index_keys,
+    with_delete_horizon,
+)
+
+NOW = 1_700_000_000_000
+Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]] | None]
+
+
+def built(*records: Record, codec: int = 0) -> memoryview:
+    builder = BatchBuilder()
+    for number, (key, value, headers) in enumerate(records):
+        builder.append(NOW + number, key, value, headers, 1 << 30)
+    return builder.build(codec, None, 7, 3, 100)
+
+
+def content(batch: object) -> list[tuple[int, int, bytes | None, bytes | None, object]]:
+    """Return (offset, timestamp, key, value, headers) of each record."""
+    header = read_header(batch)  # type: ignore[arg-type]  # any buffer
+    check_crc(batch, header)  # type: ignore[arg-type]
+    return [
+        (each.offset, each.timestamp_ms, each.key, each.value, each.headers)
+        for each in iterate_records(batch, header)  # type: ignore[arg-type]
+    ]
+
+
+KEYS = st.sampled_from([None, b"", b"a", b"b", b"c" * 200])
+VALUES = st.one_of(st.none(), st.binary(max_size=80))
+HEADERS = st.lists(st.tuples(st.text(max_size=4), VALUES), max_size=2)
+
+
+@given(st.lists(st.tuples(KEYS, VALUES, HEADERS), min_size=1, max_size=8), st.integers(0, 4))
+def test_what_stays_is_what_was_there_with_its_offset_and_time(
+    records: list[Record], codec: int
+) -> None:
+    batch = built(*records, codec=codec)
+    header = read_header(batch)
+    latest: dict[bytes, int] = {}
+    index_keys(batch, header, latest, 0)
+    last = {key: number for number, (key, _, _) in enumerate(records) if key is not None}
+    assert latest == last
+    kept = filter_batch(batch, header, latest, len(records), NOW, 1000)
+    expected = [each for each in content(batch) if each[0] in last.values()]
+    if kept is None:
+        assert not expected
+        return
+    assert content(kept) == expected
+    found = read_header(kept)
+    assert (found.base_offset, found.last_offset) == (header.base_offset, header.last_offset)
+    assert (found.producer_id, found.producer_epoch, found.base_sequence) == (7, 3, 100)
+    assert found.last_sequence == header.last_sequence
+    has_deletes = any(value is None for _, _, _, value, _ in expected)
+    assert (found.attributes & DELETE_HORIZON != 0) == has_deletes
+    if has_deletes:
+        assert found.base_timestamp == NOW + 1000
+        again = filter_batch(kept, found, latest, len(records), NOW + 999, 1000)
+        assert again is not None
+        assert bytes(again) == bytes(kept)
+        last_time = filter_batch(kept, found, latest, len(records), NOW + 1000, 1000)
+        values = [] if last_time is None else [each[3] for each in content(last_time)]
+        assert values == [each[3] for each in expected if each[3] is not None]
+
+
+def test_a_batch_that_loses_nothing_is_not_written_anew() -> None:
+    batch = built((b"a", b"1", None), (b"b", b"2", None))
+    header = read_header(batch)
+    kept = filter_batch(batch, header, {b"a": 0, b"b": 1}, 2, NOW, 1000)
+    assert kept is not None
+    assert bytes(kept) == bytes(batch)
+
+
+def test_what_lies_behind_the_noted_keys_stays() -> None:
+    batch = built((b"a", b"1", None), (b"a", b"2", None), (b"a", b"3", None))
+    kept = filter_batch(batch, read_header(batch), {b"a": 1}, 2, NOW, 1000)
+    assert [each[0] for each in content(kept)] == [1, 2]
+
+
+def test_keys_before_an_offset_are_not_noted() -> None:
+    batch = built((b"a", b"1", None), (b"b", b"2", None))
+    latest: dict[bytes, int] = {}
+    assert index_keys(batch, read_header(batch), latest, 1) > 0
+    assert latest == {b"b": 1}
+    assert index_keys(batch, read_header(batch), latest, 1) == 0
+
+
+def test_an_empty_batch_keeps_offsets_sequences_and_producer() -> None:
+    batch = built((b"a", b"1", None), (b"b", b"2", None), codec=1)
+    header = read_header(batch)
+    empty = empty_batch(header)
+    found = read_header(empty)
+    assert content(empty) == []
+    assert len(memoryview(empty)) == 61
+    assert (found.base_offset, found.last_offset, found.last_sequence) == (0, 1, 101)
+    assert found.codec == 0
+
+
+@pytest.mark.parametrize("codec", range(5))
+def test_a_delete_horizon_changes_nothing_but_itself(codec: int) -> None:
+    batch = built((b"a", b"1" * 100, [("h", b"x")]), (b"b", None, None), codec=codec)
+    marked = with_delete_horizon(batch, read_header(batch), NOW + 5)
+    assert content(marked) == content(batch)
+    found = read_header(marked)
+    assert (found.base_timestamp, found.max_timestamp) == (NOW + 5, NOW + 1)
+    assert found.attributes & DELETE_HORIZON
