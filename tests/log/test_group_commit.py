@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ottla.errors import StorageError
 from ottla.log.group_commit import GroupCommit
+from ottla.log.memory_files import MemoryFile
 from tests.log.writing import append, new_log, values_of
 
 
@@ -71,4 +74,45 @@ def test_a_log_whose_sync_fails_does_not_keep_another_from_being_stored() -> Non
     commit.end(errors)
     assert bad.failed is not None
     assert values_of(bad) == []
+    assert values_of(good) == [b"a"]
+
+
+def test_a_round_takes_no_more_logs_than_there_may_be_files_open() -> None:
+    commit = GroupCommit(logs_max=2)
+    logs = [new_log()[0] for _ in range(5)]
+    for log in logs:
+        append(log, b"a")
+        commit.add(log)
+    rounds = 0
+    while (begun := commit.begin()) is not None:
+        assert len(begun.parts) <= 2
+        commit.end(begun.run())
+        rounds += 1
+    assert rounds == 3
+    assert [values_of(log) for log in logs] == [[b"a"]] * 5
+
+
+def test_a_log_whose_sync_cannot_begin_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = GroupCommit()
+    bad, good = new_log()[0], new_log()[0]
+    told: list[StorageError | None] = []
+    for log in (bad, good):
+        append(log, b"a")
+        commit.add(log)
+        log.when_stored(1, told.append)
+
+    def no_descriptor(file: MemoryFile) -> None:
+        raise StorageError("too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryFile, "begin_sync", no_descriptor)
+        bad.when_stored(1, told.append)
+        only_bad = GroupCommit()
+        only_bad.add(bad)
+        only_bad.begin()
+    begun = commit.begin()
+    assert begun is not None
+    commit.end(begun.run())
+    assert [str(error)[:20] for error in told if error] == ["the log of t-0 could"] * 2
+    assert bad.failed is not None
     assert values_of(good) == [b"a"]

@@ -15,6 +15,7 @@ from ottla.records.compaction import (
     index_keys,
     with_delete_horizon,
 )
+from ottla.wire import Buffer
 
 NOW = 1_700_000_000_000
 Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]] | None]
@@ -27,13 +28,13 @@ def built(*records: Record, codec: int = 0) -> memoryview:
     return builder.build(codec, None, 7, 3, 100)
 
 
-def content(batch: object) -> list[tuple[int, int, bytes | None, bytes | None, object]]:
+def content(batch: Buffer) -> list[tuple[int, int, bytes | None, bytes | None, object]]:
     """Return (offset, timestamp, key, value, headers) of each record."""
-    header = read_header(batch)  # type: ignore[arg-type]  # any buffer
-    check_crc(batch, header)  # type: ignore[arg-type]
+    header = read_header(batch)
+    check_crc(batch, header)
     return [
         (each.offset, each.timestamp_ms, each.key, each.value, each.headers)
-        for each in iterate_records(batch, header)  # type: ignore[arg-type]
+        for each in iterate_records(batch, header)
     ]
 
 
@@ -85,6 +86,7 @@ def test_a_batch_that_loses_nothing_is_not_written_anew() -> None:
 def test_what_lies_behind_the_noted_keys_stays() -> None:
     batch = built((b"a", b"1", None), (b"a", b"2", None), (b"a", b"3", None))
     kept = filter_batch(batch, read_header(batch), {b"a": 1}, 2, NOW, 1000)
+    assert kept is not None
     assert [each[0] for each in content(kept)] == [1, 2]
 
 

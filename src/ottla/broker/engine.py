@@ -85,7 +85,7 @@ class Engine:
         self.lock = threading.RLock()
         self.store = store
         self.clock = clock
-        self.commit = GroupCommit()
+        self.commit = GroupCommit(files.syncs_max)
         self.waits = Waits()
         self.node_id = store.node_id
         self.cluster_id = store.cluster_id

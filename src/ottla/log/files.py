@@ -76,7 +76,13 @@ class File(Protocol):
 
 
 class Files(Protocol):
-    """Where a store keeps its files; every path is absolute or relative to the process."""
+    """Where a store keeps its files; every path is absolute or relative to the process.
+
+    Attributes:
+        syncs_max: how many files may be in a sync at the same time.
+    """
+
+    syncs_max: int
 
     def open(self, path: str, *, create: bool) -> File:
         """Open a file; with `create` it must not exist yet.
@@ -294,6 +300,7 @@ class OsFiles:
     def __init__(self, descriptors_max: int | None = None) -> None:
         if descriptors_max is None:
             descriptors_max = min(DESCRIPTORS_MAX, descriptors_limit() // DESCRIPTORS_SHARE)
+        self.syncs_max = max(descriptors_max // 2, 1)
         self._descriptors_max = descriptors_max
         self._descriptors: OrderedDict[OsFile, int] = OrderedDict()
 

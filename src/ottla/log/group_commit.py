@@ -10,6 +10,7 @@ The owner of the logs calls `add`, `begin` and `end`; a round's `run` may be cal
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ottla.errors import StorageError
@@ -62,9 +63,14 @@ def _guarded(job: Callable[[], None]) -> Callable[[], StorageError | None]:
 
 
 class GroupCommit:
-    """Collects what must become durable."""
+    """Collects what must become durable.
 
-    def __init__(self) -> None:
+    Args:
+        logs_max: how many logs are synced in one round; what is more waits for the next one.
+    """
+
+    def __init__(self, logs_max: int = 1 << 30) -> None:
+        self._logs_max = logs_max
         self._dirty: dict[PartitionLog, None] = {}
         self._jobs: list[tuple[Callable[[], None], Done]] = []
         self._running: Round | None = None
@@ -96,11 +102,15 @@ class GroupCommit:
         """Begin a round; None where one is under way or there is nothing to do."""
         if self._running is not None or not self.is_waiting:
             return None
-        dirty, self._dirty = self._dirty, {}
         jobs, self._jobs = self._jobs, []
-        syncs = [
-            (log, log.begin_sync()) for log in dirty if log.is_dirty or log.recovery_point_wanted
-        ]
+        syncs = []
+        for log in list(islice(self._dirty, self._logs_max)):
+            del self._dirty[log]
+            if log.is_dirty or log.recovery_point_wanted:
+                try:
+                    syncs.append((log, log.begin_sync()))
+                except StorageError as error:
+                    log.sync_failed(error)
         self._running = Round(syncs, jobs)
         return self._running
 

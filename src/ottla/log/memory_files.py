@@ -74,6 +74,7 @@ class MemoryFiles:
     """
 
     def __init__(self, *, model_power_cuts: bool = False) -> None:
+        self.syncs_max = 1 << 30
         self._model_power_cuts = model_power_cuts
         self._contents: dict[str, _Content] = {}
         self._durable_names: dict[str, _Content] = {}

@@ -335,10 +335,21 @@ class PartitionLog:
         return bool(self._unsynced)
 
     def begin_sync(self) -> Sync:
-        """Begin to make everything durable that was written so far."""
+        """Begin to make everything durable that was written so far.
+
+        Raises:
+            StorageError: a file cannot be opened; whoever began it calls `sync_failed`.
+        """
         segments = list(self._unsynced)
         self._unsynced.clear()
-        jobs = [segment.log.begin_sync() for segment in segments]
+        jobs: list[Callable[[], None]] = []
+        try:
+            for segment in segments:
+                jobs.append(segment.log.begin_sync())
+        except StorageError:
+            for segment in segments[: len(jobs)]:
+                segment.log.end_sync()
+            raise
         if segments and self._new_names:
             self._new_names = False
             jobs.append(lambda: self._files.sync_folder(self.folder))
@@ -356,21 +367,23 @@ class PartitionLog:
         for segment in sync.written:
             segment.log.end_sync()
         if error is not None:
-            self._fail(
-                StorageError(
-                    f"the log of {self.topic}-{self.partition} could not be made durable: "
-                    f"{error.what}",
-                    "Records since the last good sync were not acknowledged and may be lost.",
-                    ("Restart the broker: it recovers from what is on the disk.",),
-                )
-            )
-            return
+            self.sync_failed(error)
         if self.failed is not None:
             return
         if sync.recovery_point is not None:
             self._taken = sync.recovery_point
         if sync.offset > self.high_watermark:
             self._advance(sync.offset, sync.segment, sync.position)
+
+    def sync_failed(self, error: StorageError) -> None:
+        """Refuse everything from now on: nobody knows what is on the disk."""
+        self._fail(
+            StorageError(
+                f"the log of {self.topic}-{self.partition} could not be made durable: {error.what}",
+                "Records since the last good sync were not acknowledged and may be lost.",
+                ("Restart the broker: it recovers from what is on the disk.",),
+            )
+        )
 
     # -- recovery points
 
