@@ -84,10 +84,6 @@ def read_all(serving: Serving) -> dict[tuple[int, int], bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True,
-    reason="a round of syncs takes a descriptor for each log at once; none of it is confirmed then",
-)
 @pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="limits and memory are read from Linux's /proc"
 )
