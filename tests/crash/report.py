@@ -37,7 +37,8 @@ class Row:
     def is_good(self) -> bool:
         """Whether it was run, all of it, and nothing was wrong."""
         wrong = self.lost + self.duplicated + self.reordered + self.bad
-        return not self.skipped and self.tried > 0 and self.exist in (None, self.tried) and not wrong
+        is_whole = self.tried > 0 and self.exist in (None, self.tried)
+        return is_whole and not wrong and not self.skipped
 
 
 def table(rows: list[Row]) -> str:
