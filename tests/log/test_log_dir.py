@@ -103,6 +103,29 @@ def test_a_child_does_not_keep_the_store_locked(tmp_path: Path) -> None:
     os.waitpid(child, 0)
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors are found in /proc")
+def test_a_store_is_unlocked_before_a_child_has_closed_what_it_inherited(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    lock = os.open(tmp_path / ".lock", os.O_RDWR)
+    inherited = next(
+        int(name)
+        for name in os.listdir("/proc/self/fd")
+        if int(name) != lock and points_to(int(name), tmp_path / ".lock")
+    )
+    kept = os.dup(inherited)
+    store.close()
+    open_store(tmp_path).close()
+    os.close(kept)
+    os.close(lock)
+
+
+def points_to(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(StoreUnusable, match=r"'letter\.txt'"):

@@ -426,7 +426,8 @@ def lock_folder(path: str) -> Callable[[], None]:
     """Lock a folder through the file `.lock` in it; see `Files.lock`.
 
     The lock belongs to the open file, so it ends with the process however that ends. A child made
-    by a fork closes its copy at once: the parent stays the only owner.
+    by a fork closes its copy as soon as it runs, and the parent does not wait for that: it takes
+    the lock itself off the file that both have open.
     """
     lock_path = os.path.join(path, LOCK_NAME)
     try:
@@ -445,13 +446,18 @@ def lock_folder(path: str) -> Callable[[], None]:
         raise store_in_use(path) from error
     open_in_this_process = [True]
 
-    def release() -> None:
+    def close() -> None:
         if open_in_this_process:
             open_in_this_process.clear()
             os.close(descriptor)
 
+    def release() -> None:
+        if open_in_this_process:
+            _unlock_descriptor(descriptor)
+            close()
+
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=release)
+        os.register_at_fork(after_in_child=close)
     return release
 
 
@@ -464,6 +470,17 @@ def _lock_descriptor(descriptor: int) -> None:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unlock_descriptor(descriptor: int) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]  # Windows
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def write_owner(path: str, address: str) -> None:
