@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ottla.errors import StorageError
 from ottla.log import checkpoints
 from ottla.log.compaction import Group, Old, Plan
+from ottla.log.leader_epochs import LeaderEpochs
 from ottla.log.recovery import CLEANED, SWAP, Cut, load
 from ottla.log.recovery_point import RecoveryPoint
 from ottla.log.retention import expired
@@ -103,7 +104,7 @@ class PartitionLog:
         self._files = files
         self._root = root
         self._clock = clock
-        self._epochs: list[tuple[int, int]] = [(0, 0)]
+        self._epochs: LeaderEpochs
         self._segments: list[Segment] = []
         self._bases: list[int] = []
         self._stored_position = 0
@@ -172,13 +173,14 @@ class PartitionLog:
         log.log_end_offset = recovered.next_offset
         log.log_start_offset = max(log_start_offset, log._bases[0])
         log.recovery_point = log.log_end_offset if recovery_point is None else recovery_point
+        log._epochs = LeaderEpochs(files, log.folder, recovered.segments)
         if recovered.damage is not None:
             log.failed = recovered.damage
-            log._load_epochs(bump=False)
         else:
             if log.log_end_offset < log.log_start_offset:
                 log._restart_at(log.log_start_offset)
-            log._load_epochs(bump=recovery_point is not None and log.log_end_offset > 0)
+            bump = recovery_point is not None and log.log_end_offset > 0
+            log._epochs.settle(log.log_end_offset, bump=bump)
             for segment in recovered.checked:
                 segment.log.begin_sync()()
                 segment.log.end_sync()
@@ -205,22 +207,10 @@ class PartitionLog:
         self._set_segments([Segment.create(self._files, self.folder, offset, self.config)])
         self.log_end_offset = offset
 
-    def _load_epochs(self, *, bump: bool) -> None:
-        path = f"{self.folder}/{checkpoints.LEADER_EPOCHS}"
-        found = checkpoints.decode_epochs(self._files.read(path), path)
-        self._epochs = found or [(0, 0)]
-        if bump:
-            following = (self.leader_epoch + 1, self.log_end_offset)
-            if self._epochs[-1][1] == self.log_end_offset:
-                self._epochs.pop()
-            self._epochs.append(following)
-        if bump or not found:
-            self._files.write(path, checkpoints.encode_epochs(self._epochs))
-
     @property
     def leader_epoch(self) -> int:
         """The current leader epoch."""
-        return self._epochs[-1][0]
+        return self._epochs.current
 
     @property
     def size(self) -> int:
@@ -507,19 +497,8 @@ class PartitionLog:
         return self.offset_at(largest) if largest >= 0 else None
 
     def end_of_epoch(self, leader_epoch: int) -> tuple[int, int]:
-        """Return (epoch, end offset) of the largest epoch that is not larger than the one given.
-
-        Kafka: LeaderEpochFileCache.endOffsetFor; (-1, -1) where there is none.
-        """
-        found = -1
-        for index, (epoch, _) in enumerate(self._epochs):
-            if epoch <= leader_epoch:
-                found = index
-        if found < 0 or leader_epoch > self.leader_epoch:
-            return -1, -1
-        if found == len(self._epochs) - 1:
-            return self._epochs[found][0], self.log_end_offset
-        return self._epochs[found][0], self._epochs[found + 1][1]
+        """Return (epoch, end offset) of a leader epoch; see `LeaderEpochs.end_of`."""
+        return self._epochs.end_of(leader_epoch, self.log_end_offset)
 
     # -- removing
 

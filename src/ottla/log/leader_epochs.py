@@ -1,0 +1,96 @@
+"""Where each leader epoch of a partition began: the file `leader-epoch-checkpoint`.
+
+A partition with one broker needs no elections; its epoch counts how often records may have been
+lost. A start that had to check the log begins a new one at the log's end, and so does one that
+finds the log to end before an epoch's beginning. A consumer that knows an epoch is told where it
+ended, and so learns that what it has read behind that is gone.
+
+The file is written before a record is, so no batch has an epoch that is not in it. Where it is
+missing it is made anew from the batches, which tell the epoch that they were written in.
+
+Kafka: LeaderEpochFileCache; KIP-101, KIP-320.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from ottla.errors import CorruptLog
+from ottla.log import checkpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ottla.log.files import Files
+    from ottla.log.segment import Segment
+
+UNKNOWN = (-1, -1)
+
+
+class LeaderEpochs:
+    """The epochs of one partition.
+
+    Args:
+        files: where the partition's folder is.
+        folder: the folder.
+        segments: the partition's segments.
+
+    Raises:
+        CorruptLog: the file is damaged.
+    """
+
+    def __init__(self, files: Files, folder: str, segments: Sequence[Segment]) -> None:
+        self._files = files
+        self._path = f"{folder}/{checkpoints.LEADER_EPOCHS}"
+        found = checkpoints.decode_epochs(files.read(self._path), self._path)
+        self._is_written = bool(found)
+        self._entries = found or _of_batches(segments) or [(0, 0)]
+
+    @property
+    def current(self) -> int:
+        """The current leader epoch."""
+        return self._entries[-1][0]
+
+    def settle(self, log_end_offset: int, *, bump: bool) -> None:
+        """Make the file agree with where the log ends now, durably.
+
+        Args:
+            log_end_offset: where the log ends.
+            bump: whether a new epoch begins there in any case.
+        """
+        if bump or self._entries[-1][1] > log_end_offset:
+            following = (self.current + 1, log_end_offset)
+            kept = [entry for entry in self._entries if entry[1] < log_end_offset]
+            self._entries = [*kept, following]
+            self._is_written = False
+        if not self._is_written:
+            self._files.write(self._path, checkpoints.encode_epochs(self._entries))
+            self._is_written = True
+
+    def end_of(self, leader_epoch: int, log_end_offset: int) -> tuple[int, int]:
+        """Return (epoch, end offset) of the largest epoch that is not larger than the one given.
+
+        Of an epoch before all that are known the end is where those begin: what it wrote is gone.
+        Of one that has not begun it is (-1, -1). Kafka: LeaderEpochFileCache.endOffsetFor.
+        """
+        if not 0 <= leader_epoch <= self.current:
+            return UNKNOWN
+        found, end = leader_epoch, log_end_offset
+        for epoch, start in reversed(self._entries):
+            if epoch <= leader_epoch:
+                found = epoch
+                break
+            end = min(end, start)
+        return found, end
+
+
+def _of_batches(segments: Sequence[Segment]) -> list[tuple[int, int]]:
+    """Return the epochs that batches were written in, as far as they can be read."""
+    entries: list[tuple[int, int]] = []
+    for segment in segments:
+        with contextlib.suppress(CorruptLog):
+            for _, header, _ in segment.headers():
+                if header.leader_epoch > (entries[-1][0] if entries else -1):
+                    entries.append((header.leader_epoch, header.base_offset))
+    return entries
