@@ -1,6 +1,6 @@
 """How soon a broker confirms messages after a start: after a clean stop, and after `kill -9`.
 
-    python bench/restart.py [--gigabytes 1] [--partitions 1000] [--rounds 5] [--cold]
+    python -m bench.restart [--gigabytes 1] [--partitions 1000] [--rounds 5] [--cold]
 
 Builds a store with the embedded producer, and then starts `ottla serve` on it again and again, each
 time as a new process:
@@ -24,7 +24,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import random
 import signal
 import socket
@@ -38,18 +37,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
-import ottla
+from bench import machine
+from bench.peer import Peer
 from ottla import Admin, Broker, Consumer, Producer
-from ottla.protocol.codec import decode, encode
-from ottla.protocol.message import ApiMessage
 from ottla.protocol.messages.api_00_produce import ProduceRequest, ProduceResponse
-from ottla.protocol.messages.api_22_init_producer_id import (
-    InitProducerIdRequest,
-    InitProducerIdResponse,
-)
-from ottla.protocol.messages.headers import RequestHeader
 from ottla.records.builder import batch_of, stamp_producer
 
 TOPIC = "load"
@@ -65,10 +57,7 @@ COLD = Path("/proc/sys/vm/drop_caches")
 _SERVE = (sys.executable, "-c", "from ottla.cli.main import main; main()", "serve")
 _NUMBERED = struct.Struct(">IQ")
 _FILLER = random.Random(4).randbytes(VALUE_BYTES - _NUMBERED.size)
-_SIZE = struct.Struct(">i")
 _PRODUCE_VERSION = 8
-_INIT_PRODUCER_ID_VERSION = 1
-_M = TypeVar("_M", bound=ApiMessage)
 
 
 def value_of(partition: int, number: int) -> bytes:
@@ -76,49 +65,11 @@ def value_of(partition: int, number: int) -> bytes:
     return _NUMBERED.pack(partition, number) + _FILLER
 
 
-class Peer:
-    """A connection that says exactly what is wanted, with Kafka's protocol."""
+class Writer(Peer):
+    """A connection that writes batches."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=START_TIMEOUT_S)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def close(self) -> None:
-        """End the connection."""
-        self._socket.close()
-
-    def ask(self, request: ApiMessage, version: int, expected: type[_M]) -> _M:
-        """Send a request of a version that is not flexible, and return the response.
-
-        Raises:
-            ConnectionError: the broker is gone.
-        """
-        header = RequestHeader(
-            request_api_key=request.API_KEY,
-            request_api_version=version,
-            correlation_id=1,
-            client_id="bench",
-        )
-        data = encode(header, 1) + encode(request, version)
-        self._socket.sendall(_SIZE.pack(len(data)) + data)
-        size = _SIZE.unpack(self._exactly(_SIZE.size))[0]
-        return decode(expected, self._exactly(size)[4:], version)
-
-    def _exactly(self, size: int) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            more = self._socket.recv(size - len(data))
-            if not more:
-                raise ConnectionError("the broker has closed the connection")
-            data += more
-        return bytes(data)
-
-    def new_producer_id(self) -> int:
-        """Return a producer id of the broker's."""
-        request = InitProducerIdRequest(transactional_id=None)
-        response = self.ask(request, _INIT_PRODUCER_ID_VERSION, InitProducerIdResponse)
-        assert response.error_code == 0, f"error {response.error_code}"
-        return response.producer_id
+        super().__init__(f"127.0.0.1:{port}", START_TIMEOUT_S)
 
     def produce(self, batches: dict[int, memoryview]) -> dict[int, int]:
         """Send one batch to each of some partitions, and return the offsets that they got."""
@@ -261,12 +212,12 @@ class Served:
         """How many partitions its topic has."""
         return self.journal.partitions
 
-    def _connect(self) -> Peer:
+    def _connect(self) -> Writer:
         assert self._process is not None
         deadline = time.monotonic() + START_TIMEOUT_S
         while self._process.poll() is None and time.monotonic() < deadline:
             try:
-                return Peer(self.port)
+                return Writer(self.port)
             except ConnectionRefusedError:
                 time.sleep(0.001)
         raise RuntimeError(f"the broker did not start:\n{self._log.read_text()[-2000:]}")
@@ -331,7 +282,7 @@ class Load:
         journal = self._served.journal
         own = range(index, journal.partitions, CONNECTIONS)
         sequence = 0
-        with contextlib.closing(Peer(self._served.port)) as peer:
+        with contextlib.closing(Writer(self._served.port)) as peer:
             producer_id = peer.new_producer_id()
             while True:
                 for start in range(0, len(own), PARTITIONS_PER_REQUEST):
@@ -414,14 +365,6 @@ def measure(
     return figures
 
 
-def machine() -> str:
-    """Return what the numbers were measured on."""
-    return (
-        f"ottla {ottla.__version__}, {platform.python_implementation()} "
-        f"{platform.python_version()}, {platform.platform()}, {os.cpu_count()} CPUs"
-    )
-
-
 def report(figures: dict[str, Figures]) -> None:
     """Print the table."""
     print(f"{'seconds':<18} {'first message':^26} {'then all partitions':^26} {'resident MB':^15}")
@@ -472,6 +415,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Build, measure, check, and print."""
     given = arguments()
+    facts = machine.facts()
     with working_folder(given.folder) as folder:
         begin = time.perf_counter()
         journal = build(folder / "full", given.partitions, given.gigabytes)
@@ -486,7 +430,7 @@ def main() -> None:
             for served in (empty, full):
                 served.stop()
     gigabytes = records * VALUE_BYTES / 1e9
-    print(machine())
+    print(facts)
     print(
         f"{given.gigabytes:g} GB in {given.partitions} partitions, built in {built:.0f} s; at the "
         f"end {gigabytes:.2f} GB: {records:,} records read back and compared"
@@ -498,8 +442,8 @@ def main() -> None:
     print(f"medians of {given.rounds} rounds\n")
     report(figures)
     if given.json:
-        facts = {"machine": machine(), "given": vars(given), "records": records, **figures}
-        Path(given.json).write_text(json.dumps(facts, indent=1))
+        figures_and_facts = {"machine": facts, "given": vars(given), "records": records, **figures}
+        Path(given.json).write_text(json.dumps(figures_and_facts, indent=1))
 
 
 if __name__ == "__main__":
