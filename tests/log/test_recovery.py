@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from ottla.errors import CorruptLog, StorageError
+from ottla.errors import CorruptLog, StorageError, codes
 from ottla.log.config import LogConfig
 from ottla.log.memory_files import MemoryFiles
 from ottla.log.partition_log import PartitionLog
 from ottla.log.producer_state import Duplicate
 from ottla.records.batch import read_header
-from tests.log.writing import append, batch, new_log, open_log, sync, values_of
+from tests.log.writing import append, batch, new_log, open_log, save, sync, values_of
 
 LOG = "root/t-0/00000000000000000000.log"
 
@@ -272,8 +272,58 @@ def test_producers_of_segments_before_the_recovery_point_are_known_again() -> No
     sync(log)
     for recovery_point in range(5):
         again = open_log(files.after_power_cut(), config, recovery_point=recovery_point)
-        # A snapshot has the last batch of each producer, as Kafka's has.
-        assert isinstance(again.check_producer(read_header(batches[-1])), Duplicate)
+        for offset, data in enumerate(batches):
+            found = again.check_producer(read_header(data))
+            assert isinstance(found, Duplicate)
+            assert found.base_offset == offset
+
+
+@pytest.mark.parametrize("segment_bytes", [SIZE, 1 << 20])
+@pytest.mark.parametrize("is_clean", [True, False])
+def test_all_batches_that_a_snapshot_leaves_out_are_known_as_duplicates(
+    segment_bytes: int, is_clean: bool
+) -> None:
+    config = LogConfig(segment_bytes=segment_bytes, index_interval_bytes=1)
+    log, files = new_log(config)
+    batches = [batch(b"abc", b"d", producer=(7, 0, 2 * number)) for number in range(7)]
+    for data in batches:
+        log.append(data, read_header(data))
+        append(log, b"of nobody")
+    if is_clean:
+        log.close()
+    else:
+        save(log, files)
+    again = open_log(
+        files.after_power_cut(),
+        config,
+        recovery_point=None if is_clean else log.recovery_point,
+    )
+    for number, data in enumerate(batches):
+        found = again.check_producer(read_header(data))
+        if number < 2:  # five are remembered
+            assert found == codes.OUT_OF_ORDER_SEQUENCE_NUMBER
+        else:
+            assert isinstance(found, Duplicate)
+            assert found.base_offset == 3 * number
+    following = batch(b"new", producer=(7, 0, 14))
+    assert again.check_producer(read_header(following)) == codes.NONE
+
+
+def test_batches_of_another_epoch_are_not_recalled() -> None:
+    log, files = new_log()
+    for epoch in range(2):
+        for number in range(2):
+            data = batch(b"abc", producer=(7, epoch, number))
+            log.append(data, read_header(data))
+    log.close()
+    again = open_log(files, recovery_point=None)
+    old = read_header(batch(b"abc", producer=(7, 0, 1)))
+    assert again.check_producer(old) == codes.INVALID_PRODUCER_EPOCH
+    first = again.check_producer(read_header(batch(b"abc", producer=(7, 1, 0))))
+    assert isinstance(first, Duplicate)
+    assert first.base_offset == 2
+    unknown = read_header(batch(b"abc", b"d", producer=(7, 1, 0)))
+    assert again.check_producer(unknown) == codes.OUT_OF_ORDER_SEQUENCE_NUMBER
 
 
 def test_only_what_is_behind_the_recovery_point_is_checked() -> None:

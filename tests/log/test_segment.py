@@ -35,7 +35,7 @@ def test_indexes_are_built_as_kafka_built_them(folder: str) -> None:
     config = LogConfig(index_interval_bytes=512 if folder == "gold-0" else 4096)
     segment = Segment.open(files, "f", 0, config)
     assert segment.trust_until(0) == 0
-    assert segment.recover(lambda header: None, 0, 0, 0) > 0
+    assert segment.recover(lambda found: None, 0, 0, 0) > 0
     assert not segment.damages
     for path, content in segment.indexes():
         assert content == (SEGMENTS / folder / posixpath.basename(path)).read_bytes(), path

@@ -26,7 +26,7 @@ from ottla.errors import CorruptRecords
 from ottla.log.indexes import AbortedTransaction, decode_aborted
 from ottla.log.recovery import CLEANED
 from ottla.log.segment import SUFFIXES, Segment, file_name
-from ottla.records.batch import BatchHeader, check_crc, iterate_records, read_header
+from ottla.records.batch import BatchHeader, check_crc, read_header
 from ottla.records.compaction import (
     DELETE_HORIZON,
     empty_batch,
@@ -34,6 +34,7 @@ from ottla.records.compaction import (
     index_keys,
     with_delete_horizon,
 )
+from ottla.records.markers import read_marker
 
 if TYPE_CHECKING:
     from ottla.log.config import LogConfig
@@ -220,6 +221,7 @@ class Compaction:
         if last is not None:
             header, kept = last
             self._append(cleaned, header, empty_batch(header) if kept is None else kept)
+        cleaned.aborted.extend(self._transactions.take_still_needed())
 
     def _append(self, cleaned: Segment, header: BatchHeader, kept: Buffer | None) -> None:
         if kept is not None:
@@ -261,14 +263,24 @@ class _Transactions:
 
     def __init__(self, aborted: list[AbortedTransaction]) -> None:
         self._aborted = sorted(aborted, key=lambda each: each.first_offset, reverse=True)
-        self._ongoing: set[int] = set()
+        self._ongoing: dict[int, AbortedTransaction] = {}
         self._seen: set[int] = set()
         self._committed: set[int] = set()
+        self._still_needed: list[AbortedTransaction] = []
+
+    def take_still_needed(self) -> list[AbortedTransaction]:
+        """Return the aborted transactions of which batches were seen since the last call.
+
+        Whoever began to read before those went must know of them.
+        """
+        taken, self._still_needed = self._still_needed, []
+        return taken
 
     def can_discard(self, header: BatchHeader, batch: memoryview) -> bool:
         """Tell whether a batch is of an aborted transaction, or a marker with nothing before it."""
         while self._aborted and self._aborted[-1].first_offset <= header.last_offset:
-            self._ongoing.add(self._aborted.pop().producer_id)
+            aborted = self._aborted.pop()
+            self._ongoing[aborted.producer_id] = aborted
         producer_id = header.producer_id
         if not header.is_control:
             if not header.is_transactional:
@@ -278,19 +290,16 @@ class _Transactions:
                 return True
             self._committed.add(producer_id)
             return False
-        if _is_abort(header, batch):
-            self._ongoing.discard(producer_id)
+        marker = read_marker(batch, header)
+        if marker is None:
+            return False
+        if marker.is_abort:
+            ended = self._ongoing.pop(producer_id, None)
             was_seen = producer_id in self._seen
             self._seen.discard(producer_id)
+            if ended is not None and was_seen:
+                self._still_needed.append(ended)
             return not was_seen
         was_committed = producer_id in self._committed
         self._committed.discard(producer_id)
         return not was_committed
-
-
-def _is_abort(header: BatchHeader, batch: memoryview) -> bool:
-    """Tell what a marker says. Kafka: ControlRecordType, key: version 2, type 2; 0 is ABORT."""
-    for record in iterate_records(batch, header):
-        key = record.key
-        return key is not None and key[2:4] == b"\x00\x00"
-    return False

@@ -74,6 +74,17 @@ class OffsetIndex:
         relative, position = self._entry(low - 1)
         return self._base_offset + relative, position
 
+    def position_before(self, position: int) -> int:
+        """Return the largest indexed position that is not behind another one; 0 without one."""
+        low, high = 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            if self._entry(middle)[1] <= position:
+                low = middle + 1
+            else:
+                high = middle
+        return self._entry(low - 1)[1] if low else 0
+
     def _entry(self, index: int) -> tuple[int, int]:
         relative, position = _OFFSET_ENTRY.unpack_from(self._entries, index * _OFFSET_ENTRY.size)
         return relative, position

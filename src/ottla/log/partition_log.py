@@ -18,23 +18,23 @@ Kafka: UnifiedLog, LocalLog.
 
 from __future__ import annotations
 
-import bisect
 import struct
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from ottla.errors import StorageError
+from ottla.errors import StorageError, codes
 from ottla.log import checkpoints
 from ottla.log.compaction import Group, Old, Plan
 from ottla.log.leader_epochs import LeaderEpochs
-from ottla.log.recovery import CLEANED, SWAP, Cut, load
+from ottla.log.recovery import CLEANED, SWAP, Cut, aborted_transaction, load
 from ottla.log.recovery_point import RecoveryPoint
 from ottla.log.retention import expired
 from ottla.log.segment import SUFFIXES, Segment, file_name
+from ottla.log.segments import Segments
 from ottla.log.sync import Sync
+from ottla.records.markers import read_marker
 
 if TYPE_CHECKING:
     from ottla.clock import Clock
@@ -105,8 +105,7 @@ class PartitionLog:
         self._root = root
         self._clock = clock
         self._epochs: LeaderEpochs
-        self._segments: list[Segment] = []
-        self._bases: list[int] = []
+        self._segments: Segments
         self._stored_position = 0
         self._stored_segment: Segment
         self._unsynced: dict[Segment, None] = {}
@@ -171,7 +170,7 @@ class PartitionLog:
         log.producers.expire(clock.now_ms(), config.producer_expiration_ms)
         log.cuts = recovered.cuts
         log.log_end_offset = recovered.next_offset
-        log.log_start_offset = max(log_start_offset, log._bases[0])
+        log.log_start_offset = max(log_start_offset, log._segments.first.base_offset)
         log.recovery_point = log.log_end_offset if recovery_point is None else recovery_point
         log._epochs = LeaderEpochs(files, log.folder, recovered.segments)
         if recovered.damage is not None:
@@ -195,8 +194,7 @@ class PartitionLog:
         self._new_folder = True
 
     def _set_segments(self, segments: list[Segment]) -> None:
-        self._segments = segments
-        self._bases = [segment.base_offset for segment in segments]
+        self._segments = Segments(segments)
         self._stored_segment = segments[-1]
 
     def _restart_at(self, offset: int) -> None:
@@ -215,7 +213,7 @@ class PartitionLog:
     @property
     def size(self) -> int:
         """Bytes of all batches."""
-        return sum(segment.size for segment in self._segments)
+        return self._segments.size
 
     def close(self) -> None:
         """Sync everything and write the indexes and the producers' snapshot.
@@ -256,11 +254,18 @@ class PartitionLog:
 
     @property
     def _active(self) -> Segment:
-        return self._segments[-1]
+        return self._segments.active
 
     def check_producer(self, header: BatchHeader) -> Duplicate | int:
         """Judge a batch by its producer's sequences; see `ProducerState.check`."""
-        return self.producers.check(header)
+        found = self.producers.check(header)
+        if found == codes.OUT_OF_ORDER_SEQUENCE_NUMBER:
+            entry = self.producers.may_have_forgotten(header)
+            if entry is not None:
+                last = self._segments.last_batches_of(header, entry.first_offset)
+                self.producers.recall(entry, last)
+                found = self.producers.check(header)
+        return found
 
     def append(self, batch: Buffer, header: BatchHeader) -> int:
         """Append one batch that has been validated.
@@ -293,7 +298,7 @@ class PartitionLog:
             self.bytes_unchecked += header.size
             self.log_end_offset = last_offset + 1
             if header.producer_id >= 0:
-                self.producers.update(header, base_offset)
+                self._note_producer(batch, header, base_offset)
         except StorageError:
             raise
         except BaseException as error:
@@ -302,6 +307,12 @@ class PartitionLog:
         if not self.config.durable:
             self._advance(self.log_end_offset, active, active.size)
         return base_offset
+
+    def _note_producer(self, batch: Buffer, header: BatchHeader, base_offset: int) -> None:
+        marker = read_marker(batch, header) if header.is_control else None
+        completed = self.producers.update(header, base_offset, marker)
+        if completed is not None and completed.is_aborted:
+            self._active.aborted.append(aborted_transaction(completed, self.producers))
 
     def _interrupted(self, error: BaseException) -> StorageError:
         """Make the reason to go no further: file and offsets may not agree, as after Ctrl-C."""
@@ -314,7 +325,6 @@ class PartitionLog:
     def _roll(self) -> None:
         segment = Segment.create(self._files, self.folder, self.log_end_offset, self.config)
         self._segments.append(segment)
-        self._bases.append(segment.base_offset)
         self._new_names = True
 
     # -- durability
@@ -408,7 +418,7 @@ class PartitionLog:
     def move_recovery_point(self, point: RecoveryPoint) -> None:
         """Take note that a recovery point's files are durable."""
         self.recovery_point = max(self.recovery_point, point.offset)
-        for segment in self._segments[:-1]:
+        for segment, _ in self._segments.closed():
             if segment not in self._unsaved:
                 segment.drop_indexes()
 
@@ -472,8 +482,7 @@ class PartitionLog:
         """
         if offset >= self.high_watermark or (bytes_max <= 0 and not at_least_one):
             return b""
-        index = max(bisect.bisect_right(self._bases, offset) - 1, 0)
-        for segment in self._segments[index:]:
+        for segment in self._segments.reaching(offset):
             is_last = segment is self._stored_segment
             end = self._stored_position if is_last else segment.size
             position = segment.position_of(offset)
@@ -520,14 +529,11 @@ class PartitionLog:
         Kafka: UnifiedLog.deleteOldSegments.
         """
         if self.config.delete:
-            ends = [*self._bases[1:], self.log_end_offset]
-            readable = [
-                segment
-                for segment, end in zip(self._segments, ends, strict=True)
-                if end <= self.high_watermark
-            ]
+            ends = [*self._segments.closed(), (self._active, self.log_end_offset)]
+            readable = [segment for segment, end in ends if end <= self.high_watermark]
             count = expired(readable, self.size, self.config, self._clock.now_ms())
-            self.move_start([self._bases[0], *ends][count])
+            if count:
+                self.move_start(ends[count - 1][1])
         return self.remove_old_segments()
 
     def remove_old_segments(self) -> Callable[[], None] | None:
@@ -545,14 +551,12 @@ class PartitionLog:
         ):
             self._roll()
         doomed: list[str] = []
-        while len(self._segments) > 1 and self._bases[1] <= self.log_start_offset:
-            segment = self._segments.pop(0)
-            self._bases.pop(0)
+        for segment in self._segments.take_before(self.log_start_offset):
             self._unsynced.pop(segment, None)
             self._unsaved.pop(segment, None)
             doomed += segment.hide()
         if self._stored_segment not in self._segments:
-            self._stored_segment, self._stored_position = self._segments[0], 0
+            self._stored_segment, self._stored_position = self._segments.first, 0
         return partial(self._remove, doomed) if doomed else None
 
     # -- compaction
@@ -575,8 +579,7 @@ class PartitionLog:
         first_dirty = first_dirty if first_dirty <= self.log_end_offset else 0
         segments: list[Old] = []
         dirty: list[Segment] = []
-        for segment, following in pairwise(self._segments):
-            end = following.base_offset
+        for segment, end in self._segments.closed():
             if end > self.last_stable_offset or segment is self._stored_segment:
                 break
             if now_ms - segment.max_timestamp < config.min_compaction_lag_ms:
@@ -592,7 +595,7 @@ class PartitionLog:
             self.folder,
             config,
             segments,
-            max(first_dirty, self._bases[0]),
+            max(first_dirty, self._segments.first.base_offset),
             segments[-1].end_offset,
             self.producers.last_offsets(),
             is_old or ratio > config.min_cleanable_dirty_ratio,
@@ -604,17 +607,14 @@ class PartitionLog:
 
         The caller makes the folder durable then, and calls `replace`.
         """
-        if not self._has(group):
+        if not self._replaced(group):
             return False
         self._rename_all(group.base_offset, CLEANED, SWAP)
         return True
 
-    def _has(self, group: Group) -> bool:
-        """Tell whether the segments that are to be replaced are all still there."""
-        if self.failed is not None or group.base_offset not in self._bases:
-            return False
-        index = self._bases.index(group.base_offset)
-        return self._bases[index : index + len(group.replaced)] == group.replaced
+    def _replaced(self, group: Group) -> list[Segment]:
+        """Return what a group replaces; nothing where that is no longer possible."""
+        return [] if self.failed is not None else self._segments.of_group(group)
 
     def _rename_all(self, base_offset: int, old: str, new: str) -> None:
         """Change the suffix of a segment's files; the batches come last."""
@@ -630,20 +630,18 @@ class PartitionLog:
         Returns:
             What removes the files that are needed no longer, in any thread.
         """
-        if not self._has(group):
+        replaced = self._replaced(group)
+        if not replaced:
             names = [f"{file_name(group.base_offset, suffix)}{SWAP}" for suffix in SUFFIXES]
             return partial(self._remove, [f"{self.folder}/{name}" for name in names])
-        index = self._bases.index(group.base_offset)
-        end = index + len(group.replaced)
         doomed: list[str] = []
-        for segment in self._segments[index:end]:
+        for segment in replaced:
             self._unsynced.pop(segment, None)
             self._unsaved.pop(segment, None)
             doomed += segment.hide()
         self._rename_all(group.base_offset, SWAP, "")
         cleaned = Segment.open(self._files, self.folder, group.base_offset, self.config)
-        self._segments[index:end] = [cleaned]
-        self._bases[index:end] = [cleaned.base_offset]
+        self._segments.replace(replaced, cleaned)
         return partial(self._remove, doomed)
 
     def _remove(self, paths: list[str]) -> None:

@@ -5,7 +5,9 @@ old offset; anything else is refused. The last five batches of each producer are
 a client may have five requests under way.
 
 A snapshot holds only the last batch of each producer, as Kafka's does; the rest comes back by
-replaying the log behind the snapshot.
+replaying the log behind the snapshot. What lies before it is looked up in the log when a batch
+comes that may be one of those (`may_have_forgotten`, `recall`): a client whose requests were not
+answered before a restart sends all of them again, and none may be stored twice.
 
 Kafka: ProducerStateManager, ProducerAppendInfo, ProducerStateEntry; KIP-98, KIP-360.
 """
@@ -13,6 +15,7 @@ Kafka: ProducerStateManager, ProducerAppendInfo, ProducerStateEntry; KIP-98, KIP
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.errors import CorruptLog, DecodeError, codes
@@ -22,6 +25,7 @@ from ottla.wire.crc32c import crc32c
 
 if TYPE_CHECKING:
     from ottla.records.batch import BatchHeader
+    from ottla.records.markers import Marker
 
 BATCHES_REMEMBERED = 5
 SEQUENCE_MAX = 0x7FFFFFFF
@@ -43,6 +47,15 @@ class BatchMemory(NamedTuple):
     timestamp: int
 
 
+class CompletedTransaction(NamedTuple):
+    """A transaction that a marker has ended; its last offset, inclusive, is that of the marker."""
+
+    producer_id: int
+    first_offset: int
+    last_offset: int
+    is_aborted: bool
+
+
 class ProducerEntry:
     """What is remembered of one producer id.
 
@@ -52,6 +65,7 @@ class ProducerEntry:
         last_timestamp: the largest timestamp of its last batch.
         coordinator_epoch: epoch of the coordinator that wrote its last marker, or -1.
         current_txn_first_offset: where its open transaction began, or -1.
+        is_incomplete: whether the log may hold batches of this epoch before the first of `batches`.
     """
 
     __slots__ = (
@@ -59,6 +73,7 @@ class ProducerEntry:
         "coordinator_epoch",
         "current_txn_first_offset",
         "epoch",
+        "is_incomplete",
         "last_timestamp",
     )
 
@@ -68,6 +83,20 @@ class ProducerEntry:
         self.last_timestamp = -1
         self.coordinator_epoch = -1
         self.current_txn_first_offset = -1
+        self.is_incomplete = False
+
+    @property
+    def first_offset(self) -> int:
+        """The first offset of the first remembered batch."""
+        first = self.batches[0]
+        return first.last_offset - ((first.last_sequence - first.first_sequence) & SEQUENCE_MAX)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go on with another epoch, whose sequences begin anew."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.batches.clear()
+            self.is_incomplete = False
 
 
 class Duplicate(NamedTuple):
@@ -122,28 +151,63 @@ class ProducerState:
             return codes.NONE
         return codes.OUT_OF_ORDER_SEQUENCE_NUMBER
 
-    def update(self, header: BatchHeader, base_offset: int) -> None:
-        """Remember a batch that was appended at `base_offset`."""
-        if header.producer_id < 0:
-            return
+    def may_have_forgotten(self, header: BatchHeader) -> ProducerEntry | None:
+        """Return the entry of a batch's producer where it may be one that only the log knows."""
         entry = self._entries.get(header.producer_id)
-        if header.is_control:
-            if entry is not None:
-                entry.current_txn_first_offset = -1
-            return
-        if entry is None or entry.epoch != header.producer_epoch:
+        if entry is None or not entry.is_incomplete or header.producer_epoch != entry.epoch:
+            return None
+        return entry if 0 < len(entry.batches) < BATCHES_REMEMBERED else None
+
+    def recall(self, entry: ProducerEntry, headers: Iterable[BatchHeader]) -> None:
+        """Remember the batches that the log has of a producer before those that are remembered.
+
+        Args:
+            entry: the producer's entry.
+            headers: the last of its batches before them, the oldest first.
+        """
+        known = list(entry.batches)
+        missing = BATCHES_REMEMBERED - len(known)
+        recalled = [_memory_of(header, header.base_offset) for header in headers]
+        entry.batches.clear()
+        entry.batches.extend(recalled[-missing:] + known)
+        entry.is_incomplete = False
+
+    def update(
+        self, header: BatchHeader, base_offset: int, marker: Marker | None = None
+    ) -> CompletedTransaction | None:
+        """Remember a batch that was appended at `base_offset`.
+
+        Args:
+            header: its header.
+            base_offset: its base offset.
+            marker: what it says where it is a marker.
+
+        Returns:
+            The transaction that it ended, if any.
+        """
+        if header.producer_id < 0 or (header.is_control and marker is None):
+            return None
+        entry = self._entries.get(header.producer_id)
+        if entry is None:
             entry = self._entries[header.producer_id] = ProducerEntry(header.producer_epoch)
+        entry.set_epoch(header.producer_epoch)
+        entry.last_timestamp = header.max_timestamp
+        if marker is not None:
+            return self._end_transaction(header, entry, base_offset, marker)
         if header.is_transactional and entry.current_txn_first_offset < 0:
             entry.current_txn_first_offset = base_offset
-        entry.batches.append(
-            BatchMemory(
-                header.base_sequence,
-                header.last_sequence,
-                base_offset + header.last_offset_delta,
-                header.max_timestamp,
-            )
-        )
-        entry.last_timestamp = header.max_timestamp
+        entry.batches.append(_memory_of(header, base_offset))
+        return None
+
+    @staticmethod
+    def _end_transaction(
+        header: BatchHeader, entry: ProducerEntry, offset: int, marker: Marker
+    ) -> CompletedTransaction | None:
+        first_offset, entry.current_txn_first_offset = entry.current_txn_first_offset, -1
+        entry.coordinator_epoch = marker.coordinator_epoch
+        if first_offset < 0:
+            return None
+        return CompletedTransaction(header.producer_id, first_offset, offset, marker.is_abort)
 
     def first_open_offset(self) -> int:
         """Return where the oldest open transaction begins; a very large offset without one."""
@@ -214,9 +278,19 @@ class ProducerState:
             entry.last_timestamp = each.timestamp
             entry.coordinator_epoch = each.coordinator_epoch
             entry.current_txn_first_offset = each.current_txn_first_offset
+            entry.is_incomplete = True
             if each.last_sequence >= 0:
                 first = (each.last_sequence - each.offset_delta) & SEQUENCE_MAX
                 entry.batches.append(
                     BatchMemory(first, each.last_sequence, each.last_offset, each.timestamp)
                 )
         return state
+
+
+def _memory_of(header: BatchHeader, base_offset: int) -> BatchMemory:
+    return BatchMemory(
+        header.base_sequence,
+        header.last_sequence,
+        base_offset + header.last_offset_delta,
+        header.max_timestamp,
+    )

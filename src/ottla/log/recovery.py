@@ -23,18 +23,23 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.errors import CorruptLog
-from ottla.log.producer_state import ProducerState
-from ottla.log.scan import Damage, find_intact, scan
+from ottla.log.indexes import AbortedTransaction
+from ottla.log.producer_state import CompletedTransaction, ProducerState
+from ottla.log.scan import Batch, Damage, find_intact, scan
 from ottla.log.segment import DELETED, SUFFIXES, Segment, file_name
+from ottla.records.batch import read_header
+from ottla.records.markers import read_marker
 
 if TYPE_CHECKING:
     from ottla.log.config import LogConfig
     from ottla.log.files import Files
     from ottla.records.batch import BatchHeader
+    from ottla.wire import Buffer
 
 CLEANED, SWAP, CUT = ".cleaned", ".swap", ".cut"
 _LEFTOVERS = (CLEANED, DELETED, ".tmp")
@@ -152,6 +157,19 @@ def _put_right(files: Files, folder: str, names: list[str]) -> None:
     files.sync_folder(folder)
 
 
+def aborted_transaction(
+    completed: CompletedTransaction, producers: ProducerState
+) -> AbortedTransaction:
+    """Return the entry of the transaction index for a transaction that was aborted.
+
+    Kafka: ProducerStateManager.lastStableOffset.
+    """
+    last_stable_offset = min(producers.first_open_offset(), completed.last_offset + 1)
+    return AbortedTransaction(
+        completed.producer_id, completed.first_offset, completed.last_offset, last_stable_offset
+    )
+
+
 def remove_segment(files: Files, folder: str, base_offset: int) -> None:
     """Remove the files of a segment."""
     for suffix in SUFFIXES:
@@ -194,11 +212,20 @@ def _replay(
         if segment.base_offset >= end:
             return
         position = segment.position_of(start) if start > segment.base_offset else 0
-        for _, header, _ in segment.headers(position):
+        for _, header, batch in segment.headers(position):
             if header.base_offset >= end:
                 return
             if header.base_offset >= start:
-                producers.update(header, header.base_offset)
+                _note(producers, header, batch)
+
+
+def _note(
+    producers: ProducerState, header: BatchHeader, batch: Buffer
+) -> CompletedTransaction | None:
+    """Have the producers' state follow a batch; returns the transaction that it ended, if any."""
+    # `header` may stand anywhere in a larger buffer; the one that is read here begins with it.
+    marker = read_marker(batch, read_header(batch)) if header.is_control else None
+    return producers.update(header, header.base_offset, marker)
 
 
 class _Problem(NamedTuple):
@@ -274,15 +301,20 @@ class _Checked:
                 position, next_offset = segment.trust_until(0), segment.base_offset
             if position < segment.size:
                 result.checked.append(segment)
-            next_offset = segment.recover(self._visit, position, next_offset, contiguous_from)
+            next_offset = segment.recover(
+                partial(self._visit, segment), position, next_offset, contiguous_from
+            )
             segment.damages = missing + segment.damages
             if segment.damages and problem is None:
                 problem = _Problem(segment, segment.damages[0])
         result.next_offset = next_offset
         return problem
 
-    def _visit(self, header: BatchHeader) -> None:
-        self.result.producers.update(header, header.base_offset)
+    def _visit(self, segment: Segment, found: Batch) -> None:
+        producers = self.result.producers
+        completed = _note(producers, found.header, found.data)
+        if completed is not None and completed.is_aborted:
+            segment.aborted.append(aborted_transaction(completed, producers))
 
     def _is_torn(self, problem: _Problem, recovery_point: int) -> bool:
         """Tell whether a problem is a torn tail, not damage."""

@@ -16,6 +16,7 @@ from ottla.log.segment import file_name
 if TYPE_CHECKING:
     from ottla.log.files import Files
     from ottla.log.segment import Segment
+    from ottla.log.segments import Segments
 
 _SNAPSHOTS_KEPT = 2
 """The newest one, and the one that belongs to the recovery point that is noted until then."""
@@ -54,7 +55,7 @@ class RecoveryPoint:
                 files.write_draft(path, content)
         files.write_draft(*self._snapshot)
 
-    def publish(self, files: Files, segments: list[Segment]) -> None:
+    def publish(self, files: Files, segments: Segments) -> None:
         """Put the files in their places; the owner does that.
 
         Args:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ottla.errors import CorruptLog, CorruptRecords
-from ottla.log.indexes import OffsetIndex, TimeIndex
-from ottla.log.scan import Damage, scan
+from ottla.log.indexes import AbortedTransaction, OffsetIndex, TimeIndex, decode_aborted
+from ottla.log.scan import Batch, Damage, scan
 from ottla.records.batch import (
     HEADER_BYTES,
     BatchHeader,
@@ -63,6 +63,7 @@ class Segment:
         self._log: File
         self._index: OffsetIndex | None = None
         self._time_index: TimeIndex | None = None
+        self._aborted: list[AbortedTransaction] | None = None
         self._first_timestamp: int | None = None
         self._max_timestamp: tuple[int, int] | None = None
         self._bytes_since_index_entry = 0
@@ -76,6 +77,7 @@ class Segment:
         segment._log = files.open(f"{segment._stem}.log{suffix}", create=True)
         segment._index = OffsetIndex(base_offset)
         segment._time_index = TimeIndex(base_offset)
+        segment._aborted = []
         return segment
 
     @classmethod
@@ -115,6 +117,18 @@ class Segment:
             self._load_indexes()
         assert self._time_index is not None
         return self._time_index
+
+    @property
+    def aborted(self) -> list[AbortedTransaction]:
+        """The aborted transactions whose markers are in it, in the order of the markers.
+
+        Raises:
+            CorruptLog: the transaction index is damaged.
+        """
+        if self._aborted is None:
+            path = f"{self._stem}.txnindex"
+            self._aborted = decode_aborted(self._files.read(path) or b"", path)
+        return self._aborted
 
     def _load_indexes(self) -> None:
         """Read both indexes, and rebuild them where they do not belong to the batches."""
@@ -340,7 +354,7 @@ class Segment:
 
     def recover(
         self,
-        visit: Callable[[BatchHeader], None],
+        visit: Callable[[Batch], None],
         position: int,
         next_offset: int,
         contiguous_from: int,
@@ -350,7 +364,7 @@ class Segment:
         What is damaged is in `damages` afterwards.
 
         Args:
-            visit: called with the header of each intact batch.
+            visit: called with each intact batch.
             position: where to begin, as `trust_until` returned it.
             next_offset: the offset that should be there.
             contiguous_from: from this offset on no offset is missing.
@@ -366,8 +380,12 @@ class Segment:
             header = found.header
             self._note(found.position, header.size, header.max_timestamp, header.last_offset)
             next_offset = header.last_offset + 1
-            visit(header)
+            visit(found)
         return next_offset
+
+    def position_before(self, position: int) -> int:
+        """Return where some batch begins that is at or before a position."""
+        return self.index.position_before(position)
 
     def trust_until(self, offset: int) -> int:
         """Forget what the indexes say from an offset on, and return its position.
@@ -381,6 +399,7 @@ class Segment:
             self._max_timestamp = None
             next_offset = self.base_offset
             with contextlib.suppress(CorruptLog):
+                self._aborted = [each for each in self.aborted if each.last_offset < offset]
                 for position, header, _ in self.headers(self._start_of_search(offset - 1)):
                     if header.base_offset >= offset:
                         if next_offset == offset:
@@ -393,6 +412,7 @@ class Segment:
                     if next_offset == offset:
                         return self.size
         self._forget_indexes()
+        self._aborted = []
         return 0
 
     def first_at_or_after(self, timestamp_ms: int, offset: int) -> tuple[int, int] | None:
@@ -424,15 +444,19 @@ class Segment:
     def indexes(self) -> list[tuple[str, bytes]]:
         """Return the paths of the index files, and what should stand in them now."""
         self.time_index.maybe_append(*self._largest())
-        return [
+        found = [
             (f"{self._stem}.index{self._suffix}", self.index.content()),
             (f"{self._stem}.timeindex{self._suffix}", self.time_index.content()),
         ]
+        if self.aborted:
+            content = b"".join(each.encode() for each in self.aborted)
+            found.append((f"{self._stem}.txnindex{self._suffix}", content))
+        return found
 
     def drop_indexes(self) -> None:
         """Free the memory of the indexes: they are on the disk, and are read again when needed."""
         self._largest()
-        self._index = self._time_index = None
+        self._index = self._time_index = self._aborted = None
 
     def close(self) -> None:
         """Let go of the file of batches."""
