@@ -19,13 +19,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ottla.broker.cleaner import Cleaner
 from ottla.errors import Closed, KafkaError, StorageError
 
 if TYPE_CHECKING:
-    from ottla.broker.broker import Broker
+    from ottla.broker.engine import Engine
     from ottla.log.partition_log import PartitionLog
 
 _FULL_CHECK_S = 1.0
@@ -35,14 +35,34 @@ _DRIVE_S = 0.1
 _LOG = logging.getLogger("ottla.broker")
 
 
+class Driven(Protocol):
+    """What the housekeeper needs of a broker.
+
+    Attributes:
+        path: the folder of its store; None where that is in memory.
+        engine: its state.
+    """
+
+    path: str | None
+    engine: Engine
+
+    def wake(self) -> None:
+        """Have the next round of syncs begun."""
+        ...
+
+    def drive(self, timeout_s: float) -> None:
+        """Do one unit of the work that is waiting, or wait for others to do it."""
+        ...
+
+
 class Housekeeper:
-    """The thread.
+    """The thread; its tasks can be called without it.
 
     Args:
         broker: the broker.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Driven) -> None:
         self._broker = broker
         self._engine = broker.engine
         self._files = self._engine.files.for_thread()
@@ -73,11 +93,11 @@ class Housekeeper:
         retention_s = configs.log_retention_check_interval_ms / 1000
         now_s = clock.monotonic_ms() / 1000
         due = {
-            self._save_all: now_s + checkpoint_s,
-            self._apply_retention: now_s + min(_FIRST_RETENTION_S, retention_s),
+            self.save_all: now_s + checkpoint_s,
+            self.apply_retention: now_s + min(_FIRST_RETENTION_S, retention_s),
         }
-        every = {self._save_all: checkpoint_s, self._apply_retention: retention_s}
-        self._guarded(self._look_at_all)
+        every = {self.save_all: checkpoint_s, self.apply_retention: retention_s}
+        self._guarded(self.look_at_all)
         self._guarded(self._start_cleaner)
         while not self._stopping:
             is_full = self._engine.store.full is not None
@@ -88,7 +108,7 @@ class Housekeeper:
             if self._stopping:
                 return
             self._guarded(self._engine.remove_files)
-            self._guarded(self._heal)
+            self._guarded(self.heal)
             self._guarded(self._save_grown)
             self._guarded(self._start_cleaner)
             now_s = clock.monotonic_ms() / 1000
@@ -108,7 +128,8 @@ class Housekeeper:
         except Exception:
             _LOG.exception("a task of the housekeeper failed")
 
-    def _heal(self) -> None:
+    def heal(self) -> None:
+        """Go on after the disk was full, if there is room again."""
         engine = self._engine
         with engine.lock:
             if engine.store.full is not None and engine.store.heal():
@@ -121,7 +142,7 @@ class Housekeeper:
             self._cleaner = Cleaner(self._engine)
             self._cleaner.start()
 
-    def _look_at_all(self) -> None:
+    def look_at_all(self) -> None:
         """Open all logs after a stop that was not clean: what is damaged is told now."""
         engine = self._engine
         if engine.store.was_clean:
@@ -132,7 +153,7 @@ class Housekeeper:
             with engine.lock:
                 engine.log_of(topic, partition)
         engine.store.all_checked = True
-        self._save_all()
+        self.save_all()
 
     # -- recovery points
 
@@ -141,7 +162,8 @@ class Housekeeper:
             grown = self._engine.grown_logs()
         self._save(grown)
 
-    def _save_all(self) -> None:
+    def save_all(self) -> None:
+        """Move the recovery points of all logs that have grown."""
         with self._engine.lock:
             unsaved = [log for log in self._engine.all_logs() if log.has_unsaved]
         self._save(unsaved)
@@ -191,7 +213,8 @@ class Housekeeper:
 
     # -- retention
 
-    def _apply_retention(self) -> None:
+    def apply_retention(self) -> None:
+        """Remove what is too old or too much."""
         engine = self._engine
         for topic, partition in engine.partitions():
             if self._stopping:
