@@ -5,14 +5,16 @@ ran, under the broker's name of it; what the broker was started with; Kafka's de
 configs stand for one topic config in another unit (`log.roll.hours` for `segment.ms`): the first
 name that has a value counts.
 
-Two names are our own: `ottla.durability` of a topic and of the broker, "disk" or "os".
+Two names are our own: `ottla.durability` of a topic and of the broker, "disk" or "os". One default
+is not Kafka's: nobody waits for more members before a new group's first rebalance
+(`group.initial.rebalance.delay.ms`), which a broker on one machine has no reason to.
 
 Kafka: LogConfig, ConfigHelper, DynamicBrokerConfig, TopicConfigSynonyms; the facts are generated.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,7 +34,11 @@ DURABILITY = "ottla.durability"
 
 _DURABILITY_FACT = ConfigFact(DURABILITY, "STRING", "disk", choices=("disk", "os"))
 _TOPIC_FACTS = {fact.name: fact for fact in (*TOPIC_CONFIGS, _DURABILITY_FACT)}
-_BROKER_FACTS = {fact.name: fact for fact in (*BROKER_CONFIGS, _DURABILITY_FACT)}
+_OUR_DEFAULTS = {"group.initial.rebalance.delay.ms": "0"}
+_BROKER_FACTS = {
+    fact.name: replace(fact, default=_OUR_DEFAULTS.get(fact.name, fact.default))
+    for fact in (*BROKER_CONFIGS, _DURABILITY_FACT)
+}
 _SYNONYMS = {**BROKER_SYNONYMS, DURABILITY: (DURABILITY,)}
 _CHANGEABLE = {names[0] for names in _SYNONYMS.values()}
 """What can be set while the broker runs: what gives topics their defaults."""
@@ -127,6 +133,17 @@ class Configs:
             "log.flush.offset.checkpoint.interval.ms"
         )
         self.log_retention_check_interval_ms = self._number("log.retention.check.interval.ms")
+        self.group_initial_rebalance_delay_ms = self._number("group.initial.rebalance.delay.ms")
+        self.group_min_session_timeout_ms = self._number("group.min.session.timeout.ms")
+        self.group_max_session_timeout_ms = self._number("group.max.session.timeout.ms")
+        self.group_max_size = self._number("group.max.size")
+        self.offset_metadata_max_bytes = self._number("offset.metadata.max.bytes")
+        self.offsets_retention_ms = self._number("offsets.retention.minutes") * 60_000
+        self.offsets_retention_check_interval_ms = self._number(
+            "offsets.retention.check.interval.ms"
+        )
+        self.offsets_topic_num_partitions = self._number("offsets.topic.num.partitions")
+        self.offsets_topic_segment_bytes = self._number("offsets.topic.segment.bytes")
 
     def _text(self, name: str) -> str:
         return self._static.get(name) or _BROKER_FACTS[name].default or ""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ottla.log.group_commit import GroupCommit
     from ottla.log.partition_log import PartitionLog, Stored
     from ottla.records.batch import BatchHeader
+    from ottla.wire import Buffer
 
 R = TypeVar("R")
 
@@ -78,12 +79,33 @@ class Runtime(Generic[R]):
             DecodeError: it holds a record that is none of this state machine's.
         """
         offset = self._log.log_start_offset
-        while data := self._log.read(offset, _READ_BYTES, at_least_one=True):
-            for header in iterate_headers(data):
-                offset = header.last_offset + 1
-                self._check(data, header)
-                if not header.is_control:
-                    self._replay_batch(iterate_records(data, header))
+        while data := self.read(offset):
+            offset = self.replay_batches(data)
+
+    def read(self, offset: int) -> bytes:
+        """Return some batches to replay, from `offset` on; nothing at the log's end.
+
+        Raises:
+            CorruptLog: the log is damaged there.
+        """
+        return self._log.read(offset, _READ_BYTES, at_least_one=True)
+
+    def replay_batches(self, data: bytes) -> int:
+        """Replay batches that were read, and return the offset behind them.
+
+        Raises:
+            CorruptLog: they are damaged.
+            DecodeError: they hold a record that is none of this state machine's.
+        """
+        offset = 0
+        for header in iterate_headers(data):
+            offset = header.last_offset + 1
+            self._check(data, header)
+            if header.is_control:
+                self._replay_control(data, header)
+            else:
+                self._replay_batch(header, iterate_records(data, header))
+        return offset
 
     def _check(self, data: bytes, header: BatchHeader) -> None:
         try:
@@ -92,11 +114,18 @@ class Runtime(Generic[R]):
             what = f"the batch at offset {header.base_offset}: {error.what}"
             raise CorruptLog(self._log.folder, 0, what) from error
 
-    def _replay_batch(self, records: Iterable[Record]) -> None:
+    def _replay_control(self, data: bytes, header: BatchHeader) -> None:
+        """Replay a control batch; who has no transactions in the log passes it over."""
+
+    def _replay_batch(self, header: BatchHeader, records: Iterable[Record]) -> None:
         for record in records:
             decoded = self._codec.decode(record.key, record.value)
             if decoded is not None:
-                self._replay(decoded)
+                self._replay_one(decoded, record.offset, header.producer_id)
+
+    def _replay_one(self, record: R, offset: int, producer_id: int) -> None:
+        """Replay one record; it stands at `offset`, and -1 is the id of no producer."""
+        self._replay(record)
 
     def append(self, records: Sequence[R]) -> None:
         """Append records and replay them.
@@ -107,10 +136,19 @@ class Runtime(Generic[R]):
         if not records:
             return
         batch = batch_of(map(self._codec.encode, records), self._clock.now_ms())
-        self._log.append(batch, read_header(batch))
+        base_offset = self._store(batch, read_header(batch))
+        for offset, record in enumerate(records, base_offset):
+            self._replay_one(record, offset, -1)
+
+    def _store(self, batch: Buffer, header: BatchHeader) -> int:
+        """Append a batch, have it synced, and return its base offset.
+
+        Raises:
+            StorageError: nothing was appended.
+        """
+        base_offset = self._log.append(batch, header)
         self._commit.add(self._log)
-        for record in records:
-            self._replay(record)
+        return base_offset
 
     def when_stored(self, stored: Stored) -> None:
         """Call `stored` once everything that was appended so far is stored."""

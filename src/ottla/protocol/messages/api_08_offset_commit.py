@@ -24,6 +24,7 @@ class OffsetCommitRequest(ApiMessage):
             "partition_index",
             "committed_offset",
             "committed_leader_epoch",
+            "commit_timestamp",
             "committed_metadata",
         )
         SCHEMA: ClassVar[Schema] = Schema(
@@ -33,6 +34,7 @@ class OffsetCommitRequest(ApiMessage):
                 Field("partition_index", INT32, (0, NEVER), default=0),
                 Field("committed_offset", INT64, (0, NEVER), default=0),
                 Field("committed_leader_epoch", INT32, (6, NEVER), default=-1, ignorable=True),
+                Field("commit_timestamp", INT64, (1, 1), default=-1, ignorable=True),
                 Field("committed_metadata", STRING, (0, NEVER), nullable=(0, NEVER), default=""),
             ),
         )
@@ -43,11 +45,13 @@ class OffsetCommitRequest(ApiMessage):
             partition_index: int = 0,
             committed_offset: int = 0,
             committed_leader_epoch: int = -1,
+            commit_timestamp: int = -1,
             committed_metadata: str | None = "",
         ) -> None:
             self.partition_index = partition_index
             self.committed_offset = committed_offset
             self.committed_leader_epoch = committed_leader_epoch
+            self.commit_timestamp = commit_timestamp
             self.committed_metadata = committed_metadata
 
     class OffsetCommitRequestTopic(Message):
