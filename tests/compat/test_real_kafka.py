@@ -10,7 +10,7 @@ from ottla import Admin, Broker, Consumer, Producer
 from ottla.errors.broker import TopicAlreadyExists
 from tests.compat.peers import PRODUCERS, READERS
 from tests.compat.test_round_trips import CODECS, records_of
-from tests.kafka.real_kafka import KafkaJars, RealKafka
+from tests.kafka.real_kafka import KafkaJars, RealKafka, eventually
 
 
 @pytest.mark.kafka
@@ -35,7 +35,7 @@ def test_the_admin_manages_topics_of_a_real_kafka(real_kafka: RealKafka) -> None
         admin.create_topic("managed", 2, configs={"retention.ms": "1000000"})
         with pytest.raises(TopicAlreadyExists):
             admin.create_topic("managed", 2)
-        assert "managed" in admin.list_topics()
+        eventually(lambda: "managed" in admin.list_topics())  # the broker hears of it a bit later
         assert len(admin.describe_topic("managed").partitions) == 2
         assert admin.describe_configs("managed")["retention.ms"].value == "1000000"
         admin.alter_configs("managed", {"retention.ms": None})

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import threading
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,8 @@ _READY = "Kafka Server started"
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 30
 _TOOL_TIMEOUT_S = 120
+_WAIT_S = 30.0
+_WAIT_STEP_S = 0.02
 _STARTS_MAX = 3
 _LOG_TAIL_CHARS = 3000
 
@@ -39,7 +42,12 @@ _COMPLAINTS = (
     "mismatch in",
     "out of order",
     "Non-consecutive offsets",
+    "not found in",
 )
+
+_PASSED = ("passed sanity check.", ".index is empty.")
+# What it warns of at each start, and when a log begins in the midst of a batch.
+_NO_COMPLAINTS = ("Performing controller activation.", "Non-monotonic update of high watermark")
 
 _SERVER_PROPERTIES = """\
 process.roles=broker,controller
@@ -123,24 +131,32 @@ class KafkaJars:
     def dump_log(self, folder: Path) -> str:
         """Return what kafka-dump-log prints for the segments, indexes and snapshots of a partition.
 
-        Every batch is opened and every index entry compared with the log.
+        Every batch is opened and every index entry compared with the log; then the indexes are
+        checked once more as Kafka checks them when it opens them.
 
         Raises:
             AssertionError: it could not read them, or something in them is wrong.
         """
         suffixes = (".log", ".index", ".timeindex", ".txnindex", ".snapshot")
-        files = sorted(str(path) for path in folder.iterdir() if path.suffix in suffixes)
+        files = sorted(path for path in folder.iterdir() if path.suffix in suffixes)
         assert files, f"no segments in {folder}"
-        dump = self.run(
-            "org.apache.kafka.tools.DumpLogSegments",
-            "--deep-iteration",
-            "--print-data-log",
-            "--files",
-            ",".join(files),
-        )
+        dump = self._dump(files, "--deep-iteration", "--print-data-log")
         wrong = [line for line in dump.splitlines() if any(part in line for part in _COMPLAINTS)]
         assert not wrong, f"kafka-dump-log complains about {folder}:\n" + "\n".join(wrong)
+        indexes = [path for path in files if path.suffix in (".index", ".timeindex")]
+        if indexes:
+            checked = self._dump(indexes, "--index-sanity-check").splitlines()
+            passed = [line for line in checked if line.endswith(_PASSED)]
+            assert len(passed) == len(indexes), f"not all indexes pass in {folder}: {checked}"
         return dump
+
+    def dump_metadata(self, folder: Path) -> str:
+        """Return what kafka-dump-log prints for the records of the cluster's metadata."""
+        return self._dump(sorted(folder.glob("*.log")), "--cluster-metadata-decoder")
+
+    def _dump(self, files: Sequence[Path], *options: str) -> str:
+        names = ",".join(map(str, files))
+        return self.run("org.apache.kafka.tools.DumpLogSegments", *options, "--files", names)
 
 
 class RealKafka:
@@ -215,6 +231,12 @@ class RealKafka:
     def _is_ready(self) -> bool:
         return _READY in self._log.read_text()
 
+    def complaints(self) -> list[str]:
+        """Return the lines of its log, since it was started last, that warn or tell of errors."""
+        lines = self._log.read_text().splitlines()
+        found = [line for line in lines if " WARN " in line or " ERROR " in line]
+        return [line for line in found if not any(part in line for part in _NO_COMPLAINTS)]
+
     def _log_tail(self) -> str:
         return self._log.read_text()[-_LOG_TAIL_CHARS:]
 
@@ -230,6 +252,20 @@ class RealKafka:
             self._process.wait()
         self._reader.join()
         self._process = None
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until something has happened that nobody tells about.
+
+    Raises:
+        AssertionError: it did not.
+    """
+    waiting = threading.Event()
+    for _ in range(int(_WAIT_S / _WAIT_STEP_S)):
+        if condition():
+            return
+        waiting.wait(_WAIT_STEP_S)
+    raise AssertionError("it did not happen")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,98 +1,42 @@
-"""A real Kafka opens the partitions that we wrote: after compaction, retention and a crash."""
+"""A real Kafka opens the partitions that we wrote, and goes on where we stopped.
+
+Once it is told that they were stopped cleanly, so that it believes our indexes, snapshots and
+checkpoints; and once it is not, so that it checks every batch and makes all of them anew.
+"""
 
 from __future__ import annotations
 
-import random
 import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ottla import Broker, Consumer, Producer
-from ottla.client.admin import Admin
-from ottla.log.partition_log import PartitionLog
+from ottla import Admin, Producer
+from ottla.errors import codes
+from ottla.protocol.messages.api_23_offset_for_leader_epoch import (
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
+)
+from tests.kafka import our_store
+from tests.kafka.our_store import TOPICS, Found, read
 from tests.kafka.real_kafka import KafkaJars, RealKafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-TOPICS = ("compacted", "retained", "crashed")
-WAIT_S = 30.0
-VALUE = 30_000
-SEGMENT = str(1 << 20)
-_SETTINGS = {"log.cleaner.backoff.ms": "20", "log.retention.check.interval.ms": "20"}
-Found = list[tuple[int, bytes | None, bytes | None]]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    waiting = threading.Event()
-    for _ in range(int(WAIT_S / 0.02)):
-        if condition():
-            return
-        waiting.wait(0.02)
-    raise AssertionError("it did not happen")
-
-
-def log_of(broker: Broker, topic: str) -> PartitionLog:
-    with broker.engine.lock:
-        log = broker.engine.log_of(topic, 0)
-    assert log is not None
-    return log
-
-
-def write(address: object, topic: str, count: int, keys: int) -> None:
-    codecs = ("none", "gzip", "snappy", "lz4", "zstd")
-    for first in range(0, count, 20):
-        codec = codecs[first // 20 % len(codecs)]
-        with Producer(address, compression_type=codec) as producer:
-            for number in range(first, min(first + 20, count)):
-                value = b"%d-" % number + random.Random(number).randbytes(VALUE)
-                producer.send(topic, value, key=b"%d" % (number % keys), headers=[("n", b"x")])
-
-
-def read(address: object, topic: str) -> Found:
-    with Consumer(address, topic, stop_at_end=True) as consumer:
-        return [(record.offset, record.key, record.value) for record in consumer]
-
-
-def our_store(folder: Path) -> dict[str, Found]:
-    """Write the three topics, and return what a reader finds in each."""
-    with Broker(folder, settings=_SETTINGS) as broker:
-        configs = {"segment.bytes": SEGMENT, "compression.type": "producer"}
-        with Admin(broker) as admin:
-            admin.create_topic("compacted", configs={**configs, "cleanup.policy": "compact"})
-            admin.create_topic("retained", configs={**configs, "retention.bytes": SEGMENT})
-            admin.create_topic("crashed", configs=configs)
-        for topic in TOPICS:
-            write(broker, topic, 200, 7)
-        compacted, retained = log_of(broker, "compacted"), log_of(broker, "retained")
-        eventually(lambda: compacted.size < 80 * VALUE)
-        eventually(lambda: retained.log_start_offset > 0)
-        eventually(lambda: not list(folder.glob("*/*.deleted")))
-    crash(folder)
-    with Broker(folder, settings={"log.cleaner.enable": "false"}) as broker:
-        assert not broker.engine.store.was_clean
-        assert log_of(broker, "crashed").cuts
-        write(broker, "crashed", 10, 7)
-        return {topic: read(broker, topic) for topic in TOPICS}
-
-
-def crash(folder: Path) -> None:
-    """Leave the store as a crash in the midst of a write would."""
-    (folder / ".kafka_cleanshutdown").unlink()
-    last = max((folder / "crashed-0").glob("*.log"))
-    with last.open("rb+") as file:
-        file.truncate(last.stat().st_size - 100)
-    (folder / "recovery-point-offset-checkpoint").unlink()
-    for index in (folder / "crashed-0").glob("*.index"):
-        index.unlink()
+CHECKPOINTS = (
+    "recovery-point-offset-checkpoint",
+    "log-start-offset-checkpoint",
+    "cleaner-offset-checkpoint",
+)
+KAFKA_S = "partition.metadata"
+"""The topic has another id there."""
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Found]]:
     folder = tmp_path_factory.mktemp("ours") / "store"
-    return folder, our_store(folder)
+    return folder, our_store.write_store(folder)
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -102,40 +46,109 @@ def test_kafka_dump_log_has_nothing_to_say_about_what_we_wrote(
     folder, found = written
     dump = kafka_jars.dump_log(folder / f"{topic}-0")
     assert dump.count("| offset: ") >= len(found[topic]) > 0
+    assert ("deleteHorizonMs: OptionalLong[" in dump) == (topic == "horizon")
+    if topic == "idempotent":
+        for producer_id, epoch in our_store.PRODUCERS:
+            last = f"producerId: {producer_id} producerEpoch: {epoch} coordinatorEpoch: -1"
+            assert last in dump
 
 
-@pytest.fixture(scope="module")
-def own_kafka(
-    kafka_jars: KafkaJars, tmp_path_factory: pytest.TempPathFactory
+def test_kafka_dump_log_reads_our_metadata(
+    written: tuple[Path, dict[str, Found]], kafka_jars: KafkaJars
+) -> None:
+    folder, _ = written
+    kafka_jars.dump_log(folder / "__cluster_metadata-0")
+    dump = kafka_jars.dump_metadata(folder / "__cluster_metadata-0")
+    for topic in TOPICS:
+        assert f'"type":"TOPIC_RECORD","version":0,"data":{{"name":"{topic}"' in dump
+    assert '"type":"PARTITION_RECORD"' in dump
+    assert '"type":"PRODUCER_IDS_RECORD"' in dump
+    assert '"name":"ottla.durability","value":"os"' in dump
+
+
+@pytest.fixture(scope="module", params=["stopped cleanly", "crashed"])
+def adopted(
+    request: pytest.FixtureRequest,
+    written: tuple[Path, dict[str, Found]],
+    kafka_jars: KafkaJars,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[RealKafka]:
+    """A running Kafka whose partitions are those that we wrote."""
     kafka = RealKafka(kafka_jars, tmp_path_factory.mktemp("adopting"))
     try:
+        kafka.start()
+        with Admin(kafka.address) as admin:
+            for topic in TOPICS:
+                admin.create_topic(topic, 1, configs={"segment.bytes": our_store.SEGMENT})
+        kafka.stop()
+        _put_in_place(written[0], kafka.data)
+        if request.param == "crashed":
+            (kafka.data / ".kafka_cleanshutdown").unlink()
         kafka.start()
         yield kafka
     finally:
         kafka.stop()
 
 
-def test_a_real_kafka_serves_the_partitions_that_we_wrote(
-    written: tuple[Path, dict[str, Found]], own_kafka: RealKafka
-) -> None:
-    folder, found = written
-    with Admin(own_kafka.address) as admin:
-        for topic in TOPICS:
-            admin.create_topic(topic, 1, configs={"segment.bytes": SEGMENT})
-    own_kafka.stop()
+def _put_in_place(ours: Path, theirs: Path) -> None:
     for topic in TOPICS:
-        theirs = own_kafka.data / f"{topic}-0"
-        for path in theirs.iterdir():
-            if path.name != "partition.metadata":
+        folder = theirs / f"{topic}-0"
+        for path in folder.iterdir():
+            if path.name != KAFKA_S:
                 path.unlink()
-        for path in (folder / f"{topic}-0").iterdir():
-            if path.name != "partition.metadata":
-                shutil.copy(path, theirs / path.name)
-    (own_kafka.data / ".kafka_cleanshutdown").unlink(missing_ok=True)
-    own_kafka.start()
-    for topic in TOPICS:
-        assert read(own_kafka.address, topic) == found[topic], topic
-        with Producer(own_kafka.address) as producer:
-            stored = producer.send(topic, b"new").result(WAIT_S)
-        assert stored.offset == found[topic][-1][0] + 1
+        for path in (ours / f"{topic}-0").iterdir():
+            if path.name != KAFKA_S:
+                shutil.copy(path, folder / path.name)
+    for name in CHECKPOINTS:
+        shutil.copy(ours / name, theirs / name)
+
+
+def test_a_real_kafka_complains_about_nothing(adopted: RealKafka) -> None:
+    assert adopted.complaints() == []
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_real_kafka_serves_what_we_wrote_and_goes_on_behind_it(
+    written: tuple[Path, dict[str, Found]], adopted: RealKafka, topic: str
+) -> None:
+    found = written[1][topic]
+    served = read(adopted.address, topic)
+    assert served[: len(found)] == found  # other tests may have written behind it
+    with Producer(adopted.address) as producer:
+        stored = producer.send(topic, b"new", key=b"new").result(our_store.WAIT_S)
+    assert stored.offset == served[-1][0] + 1
+
+
+def test_a_real_kafka_begins_where_records_were_deleted(adopted: RealKafka) -> None:
+    assert read(adopted.address, "started")[0][0] == our_store.DELETED
+
+
+@pytest.mark.parametrize("producer", our_store.PRODUCERS)
+def test_a_real_kafka_knows_the_sequences_of_our_producers(
+    adopted: RealKafka, producer: tuple[int, int]
+) -> None:
+    """The last batch is a duplicate, one that is left out is missed, the next is appended."""
+    sequence = 2 * (our_store.BATCHES - 1)
+    batches = 2 * our_store.BATCHES - len(our_store.PRODUCERS)
+    offset = 2 * (batches + our_store.PRODUCERS.index(producer))
+    address = adopted.address
+    assert our_store.produce_again(address, "idempotent", producer, sequence) == (0, offset)
+    error, _ = our_store.produce_again(address, "idempotent", producer, sequence + 4)
+    assert error == codes.OUT_OF_ORDER_SEQUENCE_NUMBER
+    error, appended = our_store.produce_again(address, "idempotent", producer, sequence + 2)
+    assert error == 0
+    assert appended > offset
+
+
+def test_a_real_kafka_knows_where_our_leader_epochs_ended(
+    written: tuple[Path, dict[str, Found]], adopted: RealKafka
+) -> None:
+    """The crash began epoch 1; ten records were written in it."""
+    asked = OffsetForLeaderEpochRequest.OffsetForLeaderPartition(partition=0, leader_epoch=0)
+    topic = OffsetForLeaderEpochRequest.OffsetForLeaderTopic(topic="crashed", partitions=[asked])
+    request = OffsetForLeaderEpochRequest(replica_id=-1, topics=[topic])
+    answer = our_store.ask(adopted.address, request, OffsetForLeaderEpochResponse, 3)
+    assert isinstance(answer, OffsetForLeaderEpochResponse)
+    told = answer.topics[0].partitions[0]
+    last_offset = written[1]["crashed"][-1][0]
+    assert (told.error_code, told.leader_epoch, told.end_offset) == (0, 0, last_offset + 1 - 10)
