@@ -16,6 +16,8 @@ from ottla.log.scan import Batch, Damage, scan
 from ottla.records.batch import (
     HEADER_BYTES,
     BatchHeader,
+    check_crc,
+    intact_size,
     iterate_records,
     position_of,
     read_header,
@@ -46,9 +48,13 @@ def file_name(offset: int, suffix: str) -> str:
 class Segment:
     """The batches from `base_offset` up to the next segment's.
 
+    What comes from the disk is checked before it is read for the first time; what was appended
+    here was checked then.
+
     Attributes:
         base_offset: the offset that its files are named after.
         damages: the stretches that are known to be damaged.
+        is_contiguous: whether no offset may be missing in it; compaction leaves such.
     """
 
     def __init__(
@@ -57,6 +63,8 @@ class Segment:
         self.base_offset = base_offset
         self.config = config
         self.damages: list[Damage] = []
+        self.is_contiguous = False
+        self._unchecked = (0, 0)
         self._files = files
         self._stem = f"{folder}/{base_offset:020}"
         self._suffix = suffix
@@ -75,6 +83,7 @@ class Segment:
         """Create an empty segment; a suffix keeps its files apart from the log's."""
         segment = cls(files, folder, base_offset, config, suffix)
         segment._log = files.open(f"{segment._stem}.log{suffix}", create=True)
+        segment.is_contiguous = not suffix
         segment._index = OffsetIndex(base_offset)
         segment._time_index = TimeIndex(base_offset)
         segment._aborted = []
@@ -85,6 +94,7 @@ class Segment:
         """Open a segment as it was closed; its indexes are read when they are needed."""
         segment = cls(files, folder, base_offset, config)
         segment._log = files.open(f"{segment._stem}.log", create=False)
+        segment._unchecked = (0, segment.size)
         return segment
 
     @property
@@ -150,10 +160,14 @@ class Segment:
         return header.base_offset <= offset and header.max_timestamp == timestamp
 
     def _rebuild_indexes(self) -> None:
-        """Make the indexes anew from the batches' headers, as far as they can be read."""
+        """Make the indexes anew from the batches' headers, as far as those can be believed."""
         self._forget_indexes()
+        next_offset = self.base_offset
         with contextlib.suppress(CorruptLog):
             for position, header, _ in self.headers():
+                if self._is_misplaced(header, next_offset):
+                    return
+                next_offset = header.last_offset + 1
                 self._note(position, header.size, header.max_timestamp, header.last_offset)
 
     def _forget_indexes(self) -> None:
@@ -239,7 +253,7 @@ class Segment:
                 damage.is_tail and offset >= damage.offset
             ):
                 raise self.damaged(damage)
-        position = self._start_of_search(offset)
+        start = position = self._start_of_search(offset)
         while position < self.size:
             data = self._log.read(position, _SCAN_BYTES)
             if len(data) < HEADER_BYTES:
@@ -250,8 +264,31 @@ class Segment:
                 raise self.corrupt(position, error) from error
             position += found
             if found < len(data) - HEADER_BYTES + 1:
-                return position
+                break
+        self._check_offsets(start, position)
         return min(position, self.size)
+
+    def _check_offsets(self, start: int, end: int) -> None:
+        """Check that no offset is missing between two positions: no checksum covers offsets.
+
+        Raises:
+            CorruptLog: a batch stands at a wrong offset.
+        """
+        if start >= self._unchecked[1] or not self.is_contiguous or self.damages:
+            return
+        next_offset = self.base_offset if start == 0 else -1
+        for position, header, _ in self.headers(start):
+            if next_offset >= 0 and self._is_misplaced(header, next_offset):
+                what = f"offset {header.base_offset} where {next_offset} is the next"
+                raise CorruptLog(self.path, position, what)
+            if position >= end:
+                return
+            next_offset = header.last_offset + 1
+
+    def _is_misplaced(self, header: BatchHeader, next_offset: int) -> bool:
+        if self.is_contiguous:
+            return header.base_offset != next_offset
+        return header.base_offset < next_offset
 
     def next_offset(self) -> int:
         """Return the offset behind the last record, exclusive."""
@@ -270,7 +307,7 @@ class Segment:
         if position:
             try:
                 header = read_header(self._log.read(position, HEADER_BYTES))
-                is_true = self.base_offset <= header.base_offset <= indexed
+                is_true = self.base_offset <= header.base_offset <= header.last_offset == indexed
             except CorruptRecords:
                 is_true = False
             if not is_true:
@@ -302,16 +339,37 @@ class Segment:
         room = position_end - position
         data = self._log.read(position, min(bytes_max, room))
         if bytes_max >= room:
-            return data
+            return self._checked(position, data)
         try:
             whole = whole_batches_size(data)
             if whole == 0 and at_least_one:
                 if len(data) < HEADER_BYTES:
                     data = self._log.read(position, HEADER_BYTES)
-                return self._log.read(position, read_header(data).size)
+                whole = read_header(data).size
+                data = self._log.read(position, whole)
         except CorruptRecords as error:
             raise self.corrupt(position, error) from error
-        return data[:whole]
+        return self._checked(position, data[:whole])
+
+    def _checked(self, position: int, data: bytes) -> bytes:
+        """Return what is intact of batches that were read, and remember that they are.
+
+        Raises:
+            CorruptLog: the first one is not.
+        """
+        start, end = self._unchecked
+        if position >= end or position + len(data) <= start:
+            return data
+        intact = intact_size(data, self.is_contiguous)
+        if data and not intact:
+            try:
+                check_crc(data, read_header(data))
+                raise CorruptRecords("a batch that cannot be")
+            except CorruptRecords as error:
+                raise self.corrupt(position, error) from error
+        if position <= start:
+            self._unchecked = (max(start, position + intact), end)
+        return data[:intact]
 
     def corrupt(self, position: int, error: CorruptRecords) -> CorruptLog:
         """Make the exception for damage in this segment."""
@@ -373,6 +431,7 @@ class Segment:
             The offset behind the last intact batch.
         """
         self.damages = []
+        self._unchecked = (0, position)
         for found in scan(self._log, position, next_offset, contiguous_from):
             if isinstance(found, Damage):
                 self.damages.append(found)
@@ -429,7 +488,9 @@ class Segment:
             if header.max_timestamp < timestamp_ms or header.last_offset < offset:
                 continue
             try:
-                records = iterate_records(batch, read_header(batch))
+                first = read_header(batch)
+                check_crc(batch, first)
+                records = iterate_records(batch, first)
                 found = records.first_at_or_after(timestamp_ms, offset)
             except CorruptRecords as error:
                 raise self.corrupt(position, error) from error

@@ -233,6 +233,35 @@ def whole_batches_size(data: Buffer, offset_end: cython.longlong = 0x7FFFFFFFFFF
     return position
 
 
+def intact_size(data: Buffer, is_contiguous: bool) -> int:
+    """Return how many bytes of `data`, which begins with a batch, are whole and intact batches.
+
+    Args:
+        data: bytes of a log.
+        is_contiguous: whether each batch must begin at the offset behind the one before it, and
+            not anywhere behind it.
+    """
+    view = memoryview(data)
+    held = Bytes(data)
+    position: cython.Py_ssize_t = 0
+    next_offset: cython.longlong = -1
+    while held.size - position >= HEADER_BYTES:
+        base_offset: cython.longlong = held.int64(position)
+        size: cython.longlong = LENGTH_END + held.int32(position + 8)
+        delta: cython.longlong = held.int32(position + 23)
+        if size < HEADER_BYTES or size > held.size - position or held.data[position + 16] != 2:
+            break
+        if delta < 0 or base_offset < next_offset:
+            break
+        if is_contiguous and base_offset != next_offset and next_offset >= 0:
+            break
+        if crc32c(view[position + CRC_START : position + size]) != held.uint32(position + 17):
+            break
+        next_offset = base_offset + delta + 1
+        position += size
+    return position
+
+
 def position_of(data: Buffer, offset: cython.longlong) -> int:
     """Return where in `data`, which begins with a batch, the first batch begins that ends at or
     behind `offset`; a position at or behind the end of `data` where that batch begins there.
