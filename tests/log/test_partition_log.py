@@ -218,3 +218,14 @@ def test_a_start_behind_everything_that_is_there_begins_anew() -> None:
     again = open_log(files, recovery_point=None, log_start_offset=7)
     assert (again.log_start_offset, again.log_end_offset) == (7, 7)
     assert append(again, b"b") == 7
+
+
+def test_a_folder_that_was_made_in_an_earlier_life_is_durable_once_something_is_stored_in_it() -> (
+    None
+):
+    log, files = new_log()
+    log.close()
+    again = open_log(files, recovery_point=None)
+    append(again, b"a")
+    sync(again)
+    assert values_of(open_log(files.after_power_cut())) == [b"a"]

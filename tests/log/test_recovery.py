@@ -252,6 +252,26 @@ def test_indexes_that_are_missing_or_wrong_are_built_again() -> None:
     assert (files.read(index), files.read(time_index)) == good
 
 
+@pytest.mark.parametrize("left", [1, 70, 100])
+def test_a_torn_tail_right_behind_the_recovery_point_is_cut_off_at_the_first_start(
+    left: int,
+) -> None:
+    log, files = new_log()
+    data = batch(b"a", producer=(7, 0, 0))
+    log.append(data, read_header(data))
+    save(log, files)
+    torn = batch(b"b" * 50, producer=(7, 0, 1))
+    log.append(torn, read_header(torn))
+    found = files.after_power_cut()
+    found.open(LOG, create=False).append([bytes(files.read(LOG) or b"")[len(data) :][:left]])
+    again = open_log(found, recovery_point=1)
+    assert again.failed is None
+    assert [cut.position for cut in again.cuts] == [len(data)]
+    assert isinstance(again.check_producer(read_header(data)), Duplicate)
+    assert again.check_producer(read_header(torn)) == codes.NONE
+    assert again.bytes_unchecked == 0  # nothing before the recovery point was read again
+
+
 def test_producers_are_known_again_from_the_records() -> None:
     log, files = new_log()
     data = batch(b"a", b"b", producer=(7, 1, 0))

@@ -110,7 +110,7 @@ class PartitionLog:
         self._stored_segment: Segment
         self._unsynced: dict[Segment, None] = {}
         self._new_names = True
-        self._new_folder = False
+        self._new_folder = True  # who made it may have ended before its name was durable
         self._unsaved: dict[Segment, None] = {}
         self._taken: RecoveryPoint | None = None
         self._waiting: deque[tuple[int, Stored]] = deque()
@@ -191,7 +191,6 @@ class PartitionLog:
     def _create(self, metadata: str) -> None:
         self._files.make_folder(self.folder)
         self._files.write(metadata, checkpoints.encode_partition_metadata(self.topic_id))
-        self._new_folder = True
 
     def _set_segments(self, segments: list[Segment]) -> None:
         self._segments = Segments(segments)

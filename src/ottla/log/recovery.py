@@ -209,7 +209,7 @@ def _replay(
     for segment, following in zip_longest(segments, segments[1:]):
         if following is not None and following.base_offset <= start:
             continue
-        if segment.base_offset >= end:
+        if max(segment.base_offset, start) >= end:
             return
         position = segment.position_of(start) if start > segment.base_offset else 0
         for _, header, batch in segment.headers(position):
@@ -217,6 +217,8 @@ def _replay(
                 return
             if header.base_offset >= start:
                 _note(producers, header, batch)
+            if header.last_offset + 1 >= end:
+                return  # what comes behind may be torn
 
 
 def _note(

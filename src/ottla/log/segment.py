@@ -456,20 +456,17 @@ class Segment:
             self._index = OffsetIndex(self.base_offset, self.index.content(), offset)
             self._time_index = TimeIndex(self.base_offset, self.time_index.content(), offset)
             self._max_timestamp = None
-            next_offset = self.base_offset
+            next_offset, end = self.base_offset, 0
             with contextlib.suppress(CorruptLog):
                 self._aborted = [each for each in self.aborted if each.last_offset < offset]
                 for position, header, _ in self.headers(self._start_of_search(offset - 1)):
                     if header.base_offset >= offset:
-                        if next_offset == offset:
-                            return position
                         break
-                    next_offset = header.last_offset + 1
+                    next_offset, end = header.last_offset + 1, position + header.size
                     if header.max_timestamp > self._largest()[0]:
                         self._max_timestamp = (header.max_timestamp, header.last_offset)
-                else:
-                    if next_offset == offset:
-                        return self.size
+            if next_offset == offset:
+                return end
         self._forget_indexes()
         self._aborted = []
         return 0
@@ -501,6 +498,7 @@ class Segment:
     def truncate(self, position: int) -> None:
         """Cut the file of batches; the indexes must be rebuilt by `recover`."""
         self._log.truncate(position)
+        self.damages = []
 
     def indexes(self) -> list[tuple[str, bytes]]:
         """Return the paths of the index files, and what should stand in them now."""
