@@ -164,7 +164,9 @@ class Broker:
                 self._wake_server()
 
     def _wake_server(self) -> None:
-        if self._server is not None and self.engine.commit.is_waiting:
+        if self._server is None:
+            return
+        if self.engine.commit.is_waiting or self.engine.groups.has_new_deadlines():
             self._server.wake()
 
     def _wait(self, timeout_s: float) -> None:
@@ -182,6 +184,7 @@ class Broker:
         """End a `drive` that waits, in whatever thread; or the next one."""
         with self._changed:
             self._note_change()
+            self._wake_server()
 
     def _note_change(self, response: object = None) -> None:
         self._changes += 1

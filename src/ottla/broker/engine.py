@@ -5,6 +5,7 @@
     configs     what the settings of topics and broker come to
     commit      what must become durable in the next round of syncs
     waits       the deadlines of responses that come later
+    groups      consumer groups and what they commit
 
 Everything is guarded by one lock, `lock`: each method, and each method of the parts, is called with
 it held. A change of the metadata is appended and seen at once; whoever asked for it is answered
@@ -19,10 +20,11 @@ import logging
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.broker.configs import Configs
+from ottla.broker.groups import Groups
 from ottla.broker.waits import Waits
 from ottla.coordinator.cluster.records import MetadataCodec
 from ottla.coordinator.cluster.state import TOPIC_RESOURCE, ClusterState, Decision, Topic
@@ -97,6 +99,7 @@ class Engine:
             "log.dirs": store.path,
         }
         self.configs = Configs(self.cluster, settings, told)
+        self.groups = Groups(self, self.configs)
         self.metadata: Runtime[ApiMessage]
         self.files = files
         self.wake_housekeeper: Callable[[], None] = lambda: None
@@ -207,24 +210,38 @@ class Engine:
         """Tell whether a partition cannot be opened, and will not be before a restart."""
         return isinstance(self.store.offline.get((topic, partition)), CorruptLog)
 
+    def has_log(self, topic: str, partition: int) -> bool:
+        """Tell whether a partition's log has been made, open or not."""
+        is_open = (topic, partition) in self.store.logs
+        return is_open or bool(self.files.list(f"{self.store.path}/{topic}-{partition}"))
+
     def partitions(self) -> list[tuple[str, int]]:
-        """Return all partitions that there are."""
+        """Return all partitions whose logs have been made."""
         with self.lock:
-            return [
-                (topic.name, partition)
-                for topic in self.cluster.topics.values()
-                for partition in range(topic.partitions)
-            ]
+            return self._made(self.cluster.topics.values())
 
     def compacted_partitions(self) -> list[tuple[str, int]]:
-        """Return the partitions of all topics that are compacted."""
+        """Return those of topics that are compacted."""
+        with self.lock:
+            return self._made(self.compacted_topics())
+
+    def compacted_topics(self) -> list[Topic]:
+        """Return the topics that are compacted."""
         with self.lock:
             return [
-                (topic.name, partition)
+                topic
                 for topic in self.cluster.topics.values()
                 if "compact" in self.configs.topic_config(topic).cleanup_policy
-                for partition in range(topic.partitions)
             ]
+
+    def _made(self, topics: Iterable[Topic]) -> list[tuple[str, int]]:
+        made = set(self.files.list(self.store.path))
+        return [
+            (topic.name, partition)
+            for topic in topics
+            for partition in range(topic.partitions)
+            if f"{topic.name}-{partition}" in made
+        ]
 
     def all_logs(self) -> list[PartitionLog]:
         """Return all logs that are open, that of the metadata too."""
@@ -345,6 +362,7 @@ class Engine:
                 _LOG.error("%s", error)
             else:
                 self.remove_soon(remove)
+        self.groups.topic_deleted(topic)
         return outcome
 
     def create_partitions(
@@ -403,11 +421,15 @@ class Engine:
 
     def next_deadline_ms(self) -> float | None:
         """Return when `expire` must be called next, on the monotonic clock, or None."""
-        return self.waits.next_deadline_ms()
+        waits_ms, groups_ms = self.waits.next_deadline_ms(), self.groups.next_deadline_ms()
+        if waits_ms is None or groups_ms is None:
+            return groups_ms if waits_ms is None else waits_ms
+        return min(waits_ms, groups_ms)
 
     def expire(self, now_ms: float) -> None:
         """Do what is due at `now_ms` of the monotonic clock."""
         self.waits.expire(now_ms)
+        self.groups.expire(now_ms)
 
     def close(self) -> None:
         """Stop cleanly: everything is synced, and what still waits is told so.
@@ -418,5 +440,6 @@ class Engine:
         running = self.commit.begin()
         if running is not None:
             self.commit.end(running.run())
+        self.groups.close()
         self.remove_files()
         self.store.close()

@@ -8,6 +8,8 @@
                       are the files of what was deleted
     a full disk       once a second it is tried whether there is room again
     compaction        a thread is begun for it as soon as there is a compacted topic
+    groups            they are loaded after a start, and what they committed long ago is removed
+                      (offsets.retention.check.interval.ms)
 
 Whatever takes long runs without the broker's lock.
 
@@ -91,12 +93,19 @@ class Housekeeper:
         configs, clock = self._engine.configs, self._engine.clock
         checkpoint_s = configs.log_flush_offset_checkpoint_interval_ms / 1000
         retention_s = configs.log_retention_check_interval_ms / 1000
+        offsets_s = configs.offsets_retention_check_interval_ms / 1000
         now_s = clock.monotonic_ms() / 1000
         due = {
             self.save_all: now_s + checkpoint_s,
             self.apply_retention: now_s + min(_FIRST_RETENTION_S, retention_s),
+            self.expire_offsets: now_s + offsets_s,
         }
-        every = {self.save_all: checkpoint_s, self.apply_retention: retention_s}
+        every = {
+            self.save_all: checkpoint_s,
+            self.apply_retention: retention_s,
+            self.expire_offsets: offsets_s,
+        }
+        self._guarded(self.load_groups)
         self._guarded(self.look_at_all)
         self._guarded(self._start_cleaner)
         while not self._stopping:
@@ -111,6 +120,7 @@ class Housekeeper:
             self._guarded(self.heal)
             self._guarded(self._save_grown)
             self._guarded(self._start_cleaner)
+            self._guarded(self._engine.groups.load_waiting)
             now_s = clock.monotonic_ms() / 1000
             for task, at_s in due.items():
                 if at_s <= now_s and not self._stopping:
@@ -138,7 +148,7 @@ class Housekeeper:
     def _start_cleaner(self) -> None:
         if self._cleaner is not None or not self._engine.configs.log_cleaner_enable:
             return
-        if self._engine.compacted_partitions():
+        if self._engine.compacted_topics():
             self._cleaner = Cleaner(self._engine)
             self._cleaner.start()
 
@@ -154,6 +164,18 @@ class Housekeeper:
                 engine.log_of(topic, partition)
         engine.store.all_checked = True
         self.save_all()
+
+    # -- groups
+
+    def load_groups(self) -> None:
+        """Load what is known of groups, and let their members' sessions begin."""
+        self._engine.groups.load_all()
+        self._broker.wake()
+
+    def expire_offsets(self) -> None:
+        """Remove offsets that are kept no longer."""
+        self._engine.groups.expire_offsets()
+        self._broker.wake()
 
     # -- recovery points
 

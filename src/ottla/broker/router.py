@@ -11,7 +11,15 @@ from ottla.broker.handlers import (
     api_01_fetch,
     api_02_list_offsets,
     api_03_metadata,
+    api_08_offset_commit,
+    api_09_offset_fetch,
     api_10_find_coordinator,
+    api_11_join_group,
+    api_12_heartbeat,
+    api_13_leave_group,
+    api_14_sync_group,
+    api_15_describe_groups,
+    api_16_list_groups,
     api_18_api_versions,
     api_19_create_topics,
     api_20_delete_topics,
@@ -20,7 +28,9 @@ from ottla.broker.handlers import (
     api_23_offset_for_leader_epoch,
     api_32_describe_configs,
     api_37_create_partitions,
+    api_42_delete_groups,
     api_44_incremental_alter_configs,
+    api_47_offset_delete,
     api_60_describe_cluster,
 )
 from ottla.broker.requests import CloseConnection, Pending
@@ -28,10 +38,21 @@ from ottla.protocol.messages.api_00_produce import ProduceRequest, ProduceRespon
 from ottla.protocol.messages.api_01_fetch import FetchRequest, FetchResponse
 from ottla.protocol.messages.api_02_list_offsets import ListOffsetsRequest, ListOffsetsResponse
 from ottla.protocol.messages.api_03_metadata import MetadataRequest, MetadataResponse
+from ottla.protocol.messages.api_08_offset_commit import OffsetCommitRequest, OffsetCommitResponse
+from ottla.protocol.messages.api_09_offset_fetch import OffsetFetchRequest, OffsetFetchResponse
 from ottla.protocol.messages.api_10_find_coordinator import (
     FindCoordinatorRequest,
     FindCoordinatorResponse,
 )
+from ottla.protocol.messages.api_11_join_group import JoinGroupRequest, JoinGroupResponse
+from ottla.protocol.messages.api_12_heartbeat import HeartbeatRequest, HeartbeatResponse
+from ottla.protocol.messages.api_13_leave_group import LeaveGroupRequest, LeaveGroupResponse
+from ottla.protocol.messages.api_14_sync_group import SyncGroupRequest, SyncGroupResponse
+from ottla.protocol.messages.api_15_describe_groups import (
+    DescribeGroupsRequest,
+    DescribeGroupsResponse,
+)
+from ottla.protocol.messages.api_16_list_groups import ListGroupsRequest, ListGroupsResponse
 from ottla.protocol.messages.api_18_api_versions import ApiVersionsRequest, ApiVersionsResponse
 from ottla.protocol.messages.api_19_create_topics import CreateTopicsRequest, CreateTopicsResponse
 from ottla.protocol.messages.api_20_delete_topics import DeleteTopicsRequest, DeleteTopicsResponse
@@ -55,10 +76,12 @@ from ottla.protocol.messages.api_37_create_partitions import (
     CreatePartitionsRequest,
     CreatePartitionsResponse,
 )
+from ottla.protocol.messages.api_42_delete_groups import DeleteGroupsRequest, DeleteGroupsResponse
 from ottla.protocol.messages.api_44_incremental_alter_configs import (
     IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse,
 )
+from ottla.protocol.messages.api_47_offset_delete import OffsetDeleteRequest, OffsetDeleteResponse
 from ottla.protocol.messages.api_60_describe_cluster import (
     DescribeClusterRequest,
     DescribeClusterResponse,
@@ -78,7 +101,15 @@ _APIS: tuple[tuple[type[ApiMessage], type[ApiMessage], ModuleType], ...] = (
     (FetchRequest, FetchResponse, api_01_fetch),
     (ListOffsetsRequest, ListOffsetsResponse, api_02_list_offsets),
     (MetadataRequest, MetadataResponse, api_03_metadata),
+    (OffsetCommitRequest, OffsetCommitResponse, api_08_offset_commit),
+    (OffsetFetchRequest, OffsetFetchResponse, api_09_offset_fetch),
     (FindCoordinatorRequest, FindCoordinatorResponse, api_10_find_coordinator),
+    (JoinGroupRequest, JoinGroupResponse, api_11_join_group),
+    (HeartbeatRequest, HeartbeatResponse, api_12_heartbeat),
+    (LeaveGroupRequest, LeaveGroupResponse, api_13_leave_group),
+    (SyncGroupRequest, SyncGroupResponse, api_14_sync_group),
+    (DescribeGroupsRequest, DescribeGroupsResponse, api_15_describe_groups),
+    (ListGroupsRequest, ListGroupsResponse, api_16_list_groups),
     (ApiVersionsRequest, ApiVersionsResponse, api_18_api_versions),
     (CreateTopicsRequest, CreateTopicsResponse, api_19_create_topics),
     (DeleteTopicsRequest, DeleteTopicsResponse, api_20_delete_topics),
@@ -87,11 +118,13 @@ _APIS: tuple[tuple[type[ApiMessage], type[ApiMessage], ModuleType], ...] = (
     (OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, api_23_offset_for_leader_epoch),
     (DescribeConfigsRequest, DescribeConfigsResponse, api_32_describe_configs),
     (CreatePartitionsRequest, CreatePartitionsResponse, api_37_create_partitions),
+    (DeleteGroupsRequest, DeleteGroupsResponse, api_42_delete_groups),
     (
         IncrementalAlterConfigsRequest,
         IncrementalAlterConfigsResponse,
         api_44_incremental_alter_configs,
     ),
+    (OffsetDeleteRequest, OffsetDeleteResponse, api_47_offset_delete),
     (DescribeClusterRequest, DescribeClusterResponse, api_60_describe_cluster),
 )
 

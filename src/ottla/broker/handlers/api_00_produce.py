@@ -23,6 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from ottla.broker.batches import Refused, prepare
+from ottla.broker.groups import INTERNAL_TOPICS
 from ottla.broker.requests import CloseConnection, Pending
 from ottla.errors import StorageError, codes
 from ottla.log.producer_state import Duplicate
@@ -117,6 +118,10 @@ def _append(
         Refused: it cannot be appended.
         StorageError: it could not be written.
     """
+    if topic.name in INTERNAL_TOPICS:
+        raise Refused(
+            codes.INVALID_TOPIC_EXCEPTION, f"{topic.name} is written to by the broker alone"
+        )
     log = engine.log_of(topic.name, asked.index)
     if log is None:
         raise Refused(*engine.why_not(topic.name, asked.index))

@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ottla.broker.engine import METADATA_TOPIC
+from ottla.broker.groups import INTERNAL_TOPICS
 from ottla.broker.requests import Pending
 from ottla.coordinator.cluster.state import is_topic_name
 from ottla.errors import StorageError, codes
@@ -43,7 +45,7 @@ TOPIC_OPERATIONS = 0xDF8
 CLUSTER_OPERATIONS = 0x1FA0
 """What may be done with the cluster where nothing is forbidden, as bits."""
 
-_NOT_MADE_FOR_CLIENTS = ("__cluster_metadata", "__consumer_offsets", "__transaction_state")
+_NOT_MADE_FOR_CLIENTS = (METADATA_TOPIC, *INTERNAL_TOPICS)
 _NO_OPERATIONS = -(1 << 31)
 
 _Topic = MetadataResponse.MetadataResponseTopic
@@ -146,6 +148,7 @@ def _known(engine: Engine, topic: Topic) -> _Topic:
     return _Topic(
         name=topic.name,
         topic_id=topic.topic_id,
+        is_internal=topic.name in INTERNAL_TOPICS,
         partitions=[_partition(engine, topic, number) for number in range(topic.partitions)],
     )
 

@@ -4,10 +4,9 @@
     4   several keys at once
     6   share groups
 
-There is one broker, and it would be the one. It coordinates nothing yet: the APIs that a client
-goes on with are not advertised, so it learns that from ApiVersions. This one is all the same,
-because librdkafka compresses with lz4 only where a broker has it.
-Kafka: KafkaApis.getCoordinator, KIP-699; librdkafka: RD_KAFKA_FEATURE_LZ4.
+There is one broker, and it is the one. It coordinates groups; transactions not yet: the APIs that a
+client goes on with are not advertised, so it learns that from ApiVersions.
+Kafka: KafkaApis.getCoordinator, KIP-699.
 """
 
 from __future__ import annotations
