@@ -295,13 +295,15 @@ class OsFiles:
     Args:
         descriptors_max: how many data files may be open at once; None for `DESCRIPTORS_MAX`, or
             less where the process may not have that many.
+        read_only: data files are opened for reading, and a lock makes no file.
     """
 
-    def __init__(self, descriptors_max: int | None = None) -> None:
+    def __init__(self, descriptors_max: int | None = None, *, read_only: bool = False) -> None:
         if descriptors_max is None:
             descriptors_max = min(DESCRIPTORS_MAX, descriptors_limit() // DESCRIPTORS_SHARE)
         self.syncs_max = max(descriptors_max // 2, 1)
         self._descriptors_max = descriptors_max
+        self._read_only = read_only
         self._descriptors: OrderedDict[OsFile, int] = OrderedDict()
 
     def descriptor(self, file: OsFile) -> int:
@@ -319,6 +321,8 @@ class OsFiles:
 
     def _open_data(self, path: str) -> int:
         """Open a data file, for reading only where that is all the disk allows."""
+        if self._read_only:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             return os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
@@ -389,7 +393,7 @@ class OsFiles:
                 file.write(bytes(size - file.tell()))
 
     def for_thread(self) -> OsFiles:
-        return OsFiles(_DESCRIPTORS_OF_A_THREAD)
+        return OsFiles(_DESCRIPTORS_OF_A_THREAD, read_only=self._read_only)
 
     def rename(self, old: str, new: str) -> None:
         with _failing(old, "renaming"):
@@ -415,15 +419,17 @@ class OsFiles:
                 os.close(descriptor)
 
     def lock(self, path: str) -> Callable[[], None]:
-        return lock_folder(path)
+        return lock_folder(path, read_only=self._read_only)
 
 
 LOCK_NAME = ".lock"
 OWNER_NAME = ".owner"
 
 
-def lock_folder(path: str) -> Callable[[], None]:
+def lock_folder(path: str, *, read_only: bool = False) -> Callable[[], None]:
     """Lock a folder through the file `.lock` in it; see `Files.lock`.
+
+    With `read_only` nothing is made: where there is no such file nobody has the folder.
 
     The lock belongs to the open file, so it ends with the process however that ends. A child made
     by a fork closes its copy as soon as it runs, and the parent does not wait for that: it takes
@@ -431,9 +437,14 @@ def lock_folder(path: str) -> Callable[[], None]:
     """
     lock_path = os.path.join(path, LOCK_NAME)
     try:
-        os.makedirs(path, exist_ok=True)
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if read_only:
+            descriptor = os.open(lock_path, os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            os.makedirs(path, exist_ok=True)
+            descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
+        if read_only and error.errno == errno.ENOENT:
+            return lambda: None
         raise StoreUnusable(
             f"the directory {path} cannot be used as a store: {error.strerror}",
             "Nothing was read or written.",
