@@ -63,6 +63,38 @@ def test_a_topic_made_again_at_once_shares_nothing_with_the_old_one() -> None:
     assert asking.after_power_cut().fetch("t").high_watermark == 1
 
 
+@pytest.mark.parametrize("another_is_synced", [False, True])
+def test_a_power_cut_before_a_deletion_is_stored_leaves_the_whole_topic(
+    another_is_synced: bool,
+) -> None:
+    """The new name of the folder may be on the disk: a partition made meanwhile syncs it."""
+    asking = Asking()
+    asking.create("t")
+    asking.create("other")
+    asking.produce("t", batch_of_values(b"a"))
+    asking.engine.delete_topic(asking.engine.cluster.topics["t"])
+    asking.engine.remove_files()
+    if another_is_synced:
+        asking.files.sync_folder("store")
+    again = asking.after_power_cut()
+    assert again.fetch("t").high_watermark == 1
+    assert not [name for name in again.files.list("store") if name.endswith("-delete")]
+
+
+def test_a_deletion_that_was_stored_stays_done_whatever_was_left_of_it() -> None:
+    asking = Asking()
+    asking.create("t")
+    asking.produce("t", batch_of_values(b"a"))
+    asking.engine.delete_topic(asking.engine.cluster.topics["t"])
+    running = asking.engine.commit.begin()
+    assert running is not None
+    asking.engine.commit.end(running.run())
+    asking.files.sync_folder("store")
+    again = asking.after_power_cut()
+    assert "t" not in again.engine.cluster.topics
+    assert not [name for name in again.files.list("store") if name.startswith("t-")]
+
+
 def test_a_folder_that_the_metadata_does_not_know_is_put_aside_and_not_deleted() -> None:
     asking = Asking()
     asking.create("t")

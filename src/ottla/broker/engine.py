@@ -52,6 +52,7 @@ UNCHECKED_BYTES_MAX = 16 * 1024 * 1024
 """When a log has grown by so much its recovery point is moved, so that a start checks no more."""
 
 _PARTITION_FOLDER = re.compile(r"(.+)-(\d+)")
+_DELETED_FOLDER = re.compile(r"((.+)-\d+)\.[0-9a-f]{32}-delete")
 _LOG = logging.getLogger("ottla.broker")
 
 
@@ -147,8 +148,27 @@ class Engine:
 
         Runtime(log, self.commit, MetadataCodec(), replay, self.clock).load()
         self.metadata = Runtime(log, self.commit, MetadataCodec(), self.cluster.replay, self.clock)
+        self._take_back_deletions()
         self.store.remove_leftovers()
         self._put_strays_aside(removed)
+
+    def _take_back_deletions(self) -> None:
+        """Give their names back to the folders of a topic whose deletion was not stored.
+
+        A power cut may take back the record that says so, and not the folders' new names.
+        """
+        names = self.files.list(self.store.path)
+        for name in names:
+            found = _DELETED_FOLDER.fullmatch(name)
+            topic = self.cluster.topics.get(found[2]) if found is not None else None
+            if found is None or topic is None or found[1] in names:
+                continue
+            path = f"{self.store.path}/{name}/{checkpoints.PARTITION_METADATA}"
+            content = self.files.read(path)
+            if checkpoints.decode_partition_metadata(content, path) == topic.topic_id:
+                self.files.rename(f"{self.store.path}/{name}", f"{self.store.path}/{found[1]}")
+                self.files.sync_folder(self.store.path)
+                _LOG.warning("the deletion of %s was not stored: it is there again", found[1])
 
     def _put_strays_aside(self, removed: dict[bytes, str]) -> None:
         """Rename the folders of partitions that the metadata does not know; Kafka: LogManager.
@@ -350,18 +370,24 @@ class Engine:
         return outcome._replace(topic=self.cluster.topics[name])
 
     def delete_topic(self, topic: Topic) -> Outcome:
-        """Delete a topic: its logs are gone at once, and their files soon."""
+        """Delete a topic: its logs are gone at once, their files when that is stored."""
         outcome = self._apply(self.cluster.delete_topic(topic))
         if outcome.error != codes.NONE:
             return outcome
         reason = StorageError(f"the topic {topic.name} was deleted")
+        removals: list[Callable[[], None]] = []
         for partition in range(topic.partitions):
             try:
-                remove = self.store.delete_log(topic.name, partition, reason)
+                removals.append(self.store.delete_log(topic.name, partition, reason))
             except StorageError as error:  # the next start finds the folder and removes it
                 _LOG.error("%s", error)
-            else:
+
+        def stored(error: StorageError | None) -> None:
+            # Until then a power cut takes the deletion back, and the records must be there.
+            for remove in removals if error is None else ():
                 self.remove_soon(remove)
+
+        self.metadata.when_stored(stored)
         self.groups.topic_deleted(topic)
         return outcome
 
