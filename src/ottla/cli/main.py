@@ -14,6 +14,7 @@ import click
 from ottla._version import VERSION
 
 COMMANDS = {
+    "fsck": "Check a store that nobody has open, and repair it.",
     "read": "Print the records of a topic.",
     "send": "Send records to a topic, and see them stored.",
     "serve": "Serve a store to Kafka clients.",
