@@ -6,7 +6,19 @@ from ottla.clock import ManualClock
 from ottla.log.config import LogConfig
 from ottla.log.memory_files import MemoryFiles
 from ottla.log.partition_log import PartitionLog
-from tests.log.writing import NOW, TOPIC_ID, append, batch, new_log, open_log, sync, values_of
+from ottla.log.producer_state import Duplicate
+from ottla.records.batch import read_header
+from tests.log.writing import (
+    NOW,
+    TOPIC_ID,
+    append,
+    batch,
+    new_log,
+    open_log,
+    save,
+    sync,
+    values_of,
+)
 
 SIZE = len(batch(b"000"))
 
@@ -119,3 +131,37 @@ def test_a_sync_that_is_under_way_does_not_mind_that_its_segment_goes() -> None:
     log.end_sync(begun, begun.run())
     assert log.failed is None
     assert values_kept(log) == [10]
+
+
+def test_producers_whose_batches_were_removed_are_known_after_a_crash() -> None:
+    log, files = new_log(LogConfig(segment_bytes=2 * SIZE))
+    batches = [batch(b"%03d" % number, producer=(7, 0, number)) for number in range(5)]
+    for data in batches:
+        log.append(data, read_header(data))
+    sync(log)
+    log.move_start(5)
+    remove = log.remove_old_segments()
+    assert remove is not None
+    for is_removed in (False, True):
+        again = open_log(files.after_power_cut(), log_start_offset=5)
+        found = again.check_producer(read_header(batches[-1]))
+        assert isinstance(found, Duplicate) and found.base_offset == 4, is_removed
+        remove()
+    assert [name for name in files.list("root/t-0") if name.endswith(".log")] == [
+        "00000000000000000005.log"
+    ]
+
+
+def test_segments_stay_until_a_snapshot_knows_their_producers() -> None:
+    config = LogConfig(segment_bytes=2 * SIZE)
+    log, files = new_log(config)
+    for number in range(5):
+        data = batch(b"%03d" % number, producer=(7, 0, number))
+        log.append(data, read_header(data))
+    sync(log)
+    again = open_log(files, config)
+    again.move_start(4)
+    assert again.remove_old_segments() is None
+    save(again, files)
+    assert again.remove_old_segments() is not None
+    assert values_kept(again) == [4]

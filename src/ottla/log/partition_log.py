@@ -29,7 +29,7 @@ from ottla.log import checkpoints
 from ottla.log.compaction import Group, Old, Plan
 from ottla.log.leader_epochs import LeaderEpochs
 from ottla.log.recovery import CLEANED, SWAP, Cut, aborted_transaction, load
-from ottla.log.recovery_point import RecoveryPoint
+from ottla.log.recovery_point import Beginnings, RecoveryPoint
 from ottla.log.retention import expired
 from ottla.log.segment import SUFFIXES, Segment, file_name
 from ottla.log.segments import Segments
@@ -113,6 +113,7 @@ class PartitionLog:
         self._new_folder = True  # who made it may have ended before its name was durable
         self._unsaved: dict[Segment, None] = {}
         self._taken: RecoveryPoint | None = None
+        self._beginnings = Beginnings()
         self._waiting: deque[tuple[int, Stored]] = deque()
         self._watchers: dict[Callable[[], None], None] = {}
 
@@ -325,6 +326,8 @@ class PartitionLog:
         segment = Segment.create(self._files, self.folder, self.log_end_offset, self.config)
         self._segments.append(segment)
         self._new_names = True
+        if len(self.producers):
+            self._beginnings.note(segment.base_offset, self.producers)
 
     # -- durability
 
@@ -416,6 +419,7 @@ class PartitionLog:
 
     def move_recovery_point(self, point: RecoveryPoint) -> None:
         """Take note that a recovery point's files are durable."""
+        self._beginnings.forget(self.recovery_point)
         self.recovery_point = max(self.recovery_point, point.offset)
         for segment, _ in self._segments.closed():
             if segment not in self._unsaved:
@@ -538,10 +542,15 @@ class PartitionLog:
     def remove_old_segments(self) -> Callable[[], None] | None:
         """Let go of the segments that end before the log's start.
 
-        Their files are renamed at once; where nothing is left, a new segment is begun.
+        Their files are renamed at once; where nothing is left, a new segment is begun. What must
+        stay until the next recovery point, since the producers' state behind it stands in no
+        snapshot, goes with a later call.
 
         Returns:
             What removes the files, in any thread, or None where there are none.
+
+        Raises:
+            StorageError: a file cannot be written or renamed; what is left goes with a later call.
         """
         if (
             self.log_start_offset == self.high_watermark == self.log_end_offset
@@ -549,14 +558,27 @@ class PartitionLog:
             and self.failed is None
         ):
             self._roll()
-        doomed: list[str] = []
-        for segment in self._segments.take_before(self.log_start_offset):
+        until = self._removable_until()
+        doomed = self._beginnings.write(self._files, self.folder, until)
+        for segment, end in self._segments.closed():
+            if end > until:
+                break
+            doomed += segment.hide()
+            self._segments.take_before(end)
             self._unsynced.pop(segment, None)
             self._unsaved.pop(segment, None)
-            doomed += segment.hide()
-        if self._stored_segment not in self._segments:
-            self._stored_segment, self._stored_position = self._segments.first, 0
+            if segment is self._stored_segment:
+                self._stored_segment, self._stored_position = self._segments.first, 0
         return partial(self._remove, doomed) if doomed else None
+
+    def _removable_until(self) -> int:
+        """Return where the first segment begins that must stay."""
+        until = self._segments.first.base_offset
+        for _, end in self._segments.closed():
+            is_known = end in self._beginnings or end <= self.recovery_point
+            if end <= self.log_start_offset and (is_known or not len(self.producers)):
+                until = end
+        return until
 
     # -- compaction
 

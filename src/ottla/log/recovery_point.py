@@ -15,6 +15,7 @@ from ottla.log.segment import file_name
 
 if TYPE_CHECKING:
     from ottla.log.files import Files
+    from ottla.log.producer_state import ProducerState
     from ottla.log.segment import Segment
     from ottla.log.segments import Segments
 
@@ -76,3 +77,41 @@ class RecoveryPoint:
         files.sync_folder(self.folder)
         for offset in offsets_of(files.list(self.folder), ".snapshot")[:-_SNAPSHOTS_KEPT]:
             files.remove(f"{self.folder}/{file_name(offset, '.snapshot')}")
+
+
+class Beginnings:
+    """The producers' states at the beginnings of segments, until a recovery point is behind them.
+
+    What stands before a segment can only be removed when the state there stands in a snapshot;
+    otherwise nobody would know after a crash which batches were stored before.
+    """
+
+    def __init__(self) -> None:
+        self._snapshots: dict[int, bytes] = {}
+
+    def note(self, offset: int, producers: ProducerState) -> None:
+        """Take note of the state where a new segment begins."""
+        self._snapshots[offset] = producers.snapshot()
+
+    def forget(self, offset_end: int) -> None:
+        """Forget the states at and before an offset."""
+        for offset in [each for each in self._snapshots if each <= offset_end]:
+            del self._snapshots[offset]
+
+    def __contains__(self, offset: int) -> bool:
+        return offset in self._snapshots
+
+    def write(self, files: Files, folder: str, offset: int) -> list[str]:
+        """Write the state at an offset durably, and return the paths of those before it.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        snapshot = self._snapshots.get(offset)
+        if snapshot is None:
+            return []
+        names = files.list(folder)
+        older = [each for each in offsets_of(names, ".snapshot") if each < offset]
+        files.write(f"{folder}/{file_name(offset, '.snapshot')}", snapshot)
+        self.forget(offset)
+        return [f"{folder}/{file_name(each, '.snapshot')}" for each in older]
