@@ -1,13 +1,16 @@
 """A store with a topic for everything that can happen to a partition, for Kafka to look at.
 
-compacted     compacted several times
-horizon       compacted, with tombstones that wait for their delete horizon
-buried        compacted, with tombstones whose time has come
-retained      its oldest segments are gone, by `retention.bytes`
-started       its first records were deleted, up to the middle of a segment
-idempotent    batches of producers, whose last sequences stand in a snapshot
-relaxed       `ottla.durability=os`
-crashed       a torn tail, without indexes, was recovered, and written on: it has two epochs
+    compacted     compacted several times
+    horizon       compacted, with tombstones that wait for their delete horizon
+    buried        compacted, with tombstones whose time has come
+    retained      its oldest segments are gone, by `retention.bytes`
+    started       its first records were deleted, up to the middle of a segment
+    idempotent    batches of producers, whose last sequences stand in a snapshot
+    relaxed       `ottla.durability=os`
+    crashed       a torn tail, without indexes, was recovered, and written on: it has two epochs
+
+Beside them are `__consumer_offsets`, where a group has committed, and the folder of the partition
+TRANSACTIONS, into whose log the transactions of `tests/data/segments` were appended.
 """
 
 from __future__ import annotations
@@ -15,13 +18,18 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from confluent_kafka import Consumer as GroupConsumer
+from confluent_kafka import TopicPartition
+
 from ottla import Admin, Broker, Consumer, Producer
 from ottla.clock import SYSTEM
+from ottla.log.config import LogConfig
+from ottla.log.files import OsFiles
 from ottla.log.partition_log import PartitionLog
 from ottla.protocol.codec import decode
 from ottla.protocol.message import ApiMessage
 from ottla.protocol.messages.api_00_produce import ProduceResponse
-from ottla.records.batch import iterate_headers
+from ottla.records.batch import iterate_headers, read_header
 from tests.broker.asking import batch_of_values, produce_request
 from tests.broker.test_connection import Peer
 from tests.kafka.real_kafka import eventually
@@ -50,6 +58,9 @@ TOPICS: dict[str, dict[str, str]] = {
     "relaxed": {"ottla.durability": "os"},
     "crashed": {},
 }
+GROUP = "group1"
+TRANSACTIONS = "transactions"
+_GOLD = Path(__file__).parents[1] / "data" / "segments" / "goldtx-0" / "00000000000000000000.log"
 _SETTINGS = {"log.cleaner.backoff.ms": "20", "log.retention.check.interval.ms": "20"}
 _CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 
@@ -57,9 +68,9 @@ Found = list[tuple[int, int, bytes | None, bytes | None]]
 """Offset, timestamp, key and value of each record that a consumer finds."""
 
 
-def read(address: object, topic: str) -> Found:
+def read(address: object, topic: str, isolation_level: str = "read_uncommitted") -> Found:
     """Return all records of a topic with one partition."""
-    with Consumer(address, topic, stop_at_end=True) as consumer:
+    with Consumer(address, topic, stop_at_end=True, isolation_level=isolation_level) as consumer:
         return [(each.offset, each.timestamp_ms, each.key, each.value) for each in consumer]
 
 
@@ -94,6 +105,7 @@ def write_store(folder: Path) -> dict[str, Found]:
             for topic in set(TOPICS) - {"idempotent"}:
                 _write(broker, topic, RECORDS)
             _write_sequences(broker.listen())
+            _commit(broker.address)
             admin.delete_records("started", 0, before_offset=DELETED)
         _compact(broker)
         eventually(lambda: _log_of(broker, "retained").log_start_offset > 0)
@@ -105,6 +117,31 @@ def write_store(folder: Path) -> dict[str, Found]:
         for topic in ("crashed", "relaxed"):
             _write(broker, topic, 10)
         return {topic: read(broker, topic) for topic in TOPICS}
+
+
+def _commit(address: str) -> None:
+    consumer = GroupConsumer({"bootstrap.servers": address, "group.id": GROUP})
+    consumer.commit(offsets=[TopicPartition("relaxed", 0, DELETED)], asynchronous=False)
+    consumer.close()
+
+
+def write_transactions(folder: Path) -> None:
+    """Write the log of the partition TRANSACTIONS, as a broker that has transactions will."""
+    log = PartitionLog.open(
+        OsFiles(),
+        str(folder),
+        TRANSACTIONS,
+        0,
+        bytes(15) + b"t",
+        LogConfig(),
+        SYSTEM,
+        recovery_point=None,
+    )
+    data = memoryview(_GOLD.read_bytes())
+    for found in iterate_headers(data):
+        batch = data[found.position : found.position + found.size]
+        log.append(batch, read_header(batch))
+    log.close()
 
 
 def _log_of(broker: Broker, topic: str) -> PartitionLog:

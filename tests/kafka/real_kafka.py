@@ -150,9 +150,9 @@ class KafkaJars:
             assert len(passed) == len(indexes), f"not all indexes pass in {folder}: {checked}"
         return dump
 
-    def dump_metadata(self, folder: Path) -> str:
-        """Return what kafka-dump-log prints for the records of the cluster's metadata."""
-        return self._dump(sorted(folder.glob("*.log")), "--cluster-metadata-decoder")
+    def dump_records(self, folder: Path, decoder: str) -> str:
+        """Return what kafka-dump-log prints for records that one of its decoders knows."""
+        return self._dump(sorted(folder.glob("*.log")), f"--{decoder}-decoder")
 
     def _dump(self, files: Sequence[Path], *options: str) -> str:
         names = ",".join(map(str, files))

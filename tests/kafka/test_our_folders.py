@@ -30,6 +30,7 @@ CHECKPOINTS = (
     "log-start-offset-checkpoint",
     "cleaner-offset-checkpoint",
 )
+ADOPTED = (*TOPICS, our_store.TRANSACTIONS)
 KAFKA_S = "partition.metadata"
 """The topic has another id there."""
 
@@ -37,7 +38,9 @@ KAFKA_S = "partition.metadata"
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Found]]:
     folder = tmp_path_factory.mktemp("ours") / "store"
-    return folder, our_store.write_store(folder)
+    found = our_store.write_store(folder)
+    our_store.write_transactions(folder)
+    return folder, found
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -59,12 +62,32 @@ def test_kafka_dump_log_reads_our_metadata(
 ) -> None:
     folder, _ = written
     kafka_jars.dump_log(folder / "__cluster_metadata-0")
-    dump = kafka_jars.dump_metadata(folder / "__cluster_metadata-0")
+    dump = kafka_jars.dump_records(folder / "__cluster_metadata-0", "cluster-metadata")
     for topic in TOPICS:
         assert f'"type":"TOPIC_RECORD","version":0,"data":{{"name":"{topic}"' in dump
     assert '"type":"PARTITION_RECORD"' in dump
     assert '"type":"PRODUCER_IDS_RECORD"' in dump
     assert '"name":"ottla.durability","value":"os"' in dump
+
+
+def test_kafka_dump_log_reads_what_groups_have_committed(
+    written: tuple[Path, dict[str, Found]], kafka_jars: KafkaJars
+) -> None:
+    folder, _ = written
+    logs = [path for path in folder.glob("__consumer_offsets-*/*.log") if path.stat().st_size]
+    dumps = [kafka_jars.dump_records(path.parent, "offsets") for path in logs]
+    kafka_jars.dump_log(logs[0].parent)
+    (dump,) = [dump for dump in dumps if f'"group":"{our_store.GROUP}"' in dump]
+    assert '"topic":"relaxed","partition":0' in dump
+    assert f'"offset":{our_store.DELETED},' in dump
+
+
+def test_kafka_dump_log_reads_the_transactions_that_we_noted(
+    written: tuple[Path, dict[str, Found]], kafka_jars: KafkaJars
+) -> None:
+    dump = kafka_jars.dump_log(written[0] / f"{our_store.TRANSACTIONS}-0")
+    assert "producerId: 16 firstOffset: 4 lastOffset: 7 lastStableOffset: 8" in dump
+    assert dump.count("endTxnMarker: ") == 3
 
 
 @dataclass(frozen=True)
@@ -91,14 +114,14 @@ def adopted(
     try:
         kafka.start()
         with Admin(kafka.address) as admin:
-            for topic in TOPICS:
+            for topic in ADOPTED:
                 admin.create_topic(topic, 1, configs={"segment.bytes": our_store.SEGMENT})
         kafka.stop()
         _put_in_place(written[0], kafka.data)
         if request.param == "crashed":
             (kafka.data / ".kafka_cleanshutdown").unlink()
         kafka.start()
-        for topic in TOPICS:
+        for topic in ADOPTED:
             read(kafka.address, topic)
         yield Adopted(kafka.address, kafka.complaints())
     finally:
@@ -106,7 +129,7 @@ def adopted(
 
 
 def _put_in_place(ours: Path, theirs: Path) -> None:
-    for topic in TOPICS:
+    for topic in ADOPTED:
         folder = theirs / f"{topic}-0"
         for path in folder.iterdir():
             if path.name != KAFKA_S:
@@ -167,3 +190,11 @@ def test_a_real_kafka_knows_where_our_leader_epochs_ended(
     told = answer.topics[0].partitions[0]
     last_offset = written[1]["crashed"][-1][0]
     assert (told.error_code, told.leader_epoch, told.end_offset) == (0, 0, last_offset + 1 - 10)
+
+
+def test_a_real_kafka_leaves_out_what_our_index_says_was_aborted(adopted: Adopted) -> None:
+    topic = our_store.TRANSACTIONS
+    everything = [offset for offset, *_ in read(adopted.address, topic)]
+    assert everything == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+    committed = [offset for offset, *_ in read(adopted.address, topic, "read_committed")]
+    assert committed == [0, 1, 2, 8, 9, 10]
