@@ -10,6 +10,7 @@ from ottla.records.batch import check_crc, iterate_records, read_header
 from ottla.records.builder import BatchBuilder
 from ottla.records.compaction import (
     DELETE_HORIZON,
+    LatestOffsets,
     empty_batch,
     filter_batch,
     index_keys,
@@ -26,6 +27,13 @@ def built(*records: Record, codec: int = 0) -> memoryview:
     for number, (key, value, headers) in enumerate(records):
         builder.append(NOW + number, key, value, headers, 1 << 30)
     return builder.build(codec, None, 7, 3, 100)
+
+
+def noted(offsets: dict[bytes, int]) -> LatestOffsets:
+    latest = LatestOffsets(lambda count: None)
+    for key, offset in offsets.items():
+        latest.note(key, offset)
+    return latest
 
 
 def content(batch: Buffer) -> list[tuple[int, int, bytes | None, bytes | None, object]]:
@@ -49,10 +57,11 @@ def test_what_stays_is_what_was_there_with_its_offset_and_time(
 ) -> None:
     batch = built(*records, codec=codec)
     header = read_header(batch)
-    latest: dict[bytes, int] = {}
+    latest = noted({})
     index_keys(batch, header, latest, 0)
     last = {key: number for number, (key, _, _) in enumerate(records) if key is not None}
-    assert latest == last
+    assert {key: latest.of(key) for key in last} == last
+    assert len(latest) == len(last)
     kept = filter_batch(batch, header, latest, len(records), NOW, 1000)
     expected = [each for each in content(batch) if each[0] in last.values()]
     if kept is None:
@@ -78,24 +87,64 @@ def test_what_stays_is_what_was_there_with_its_offset_and_time(
 def test_a_batch_that_loses_nothing_is_not_written_anew() -> None:
     batch = built((b"a", b"1", None), (b"b", b"2", None))
     header = read_header(batch)
-    kept = filter_batch(batch, header, {b"a": 0, b"b": 1}, 2, NOW, 1000)
+    kept = filter_batch(batch, header, noted({b"a": 0, b"b": 1}), 2, NOW, 1000)
     assert kept is not None
     assert bytes(kept) == bytes(batch)
 
 
 def test_what_lies_behind_the_noted_keys_stays() -> None:
     batch = built((b"a", b"1", None), (b"a", b"2", None), (b"a", b"3", None))
-    kept = filter_batch(batch, read_header(batch), {b"a": 1}, 2, NOW, 1000)
+    kept = filter_batch(batch, read_header(batch), noted({b"a": 1}), 2, NOW, 1000)
     assert kept is not None
     assert [each[0] for each in content(kept)] == [1, 2]
 
 
 def test_keys_before_an_offset_are_not_noted() -> None:
     batch = built((b"a", b"1", None), (b"b", b"2", None))
-    latest: dict[bytes, int] = {}
+    latest = noted({})
     assert index_keys(batch, read_header(batch), latest, 1) > 0
-    assert latest == {b"b": 1}
+    assert (latest.of(b"a"), latest.of(b"b"), len(latest)) == (-1, 1, 1)
     assert index_keys(batch, read_header(batch), latest, 1) == 0
+
+
+@pytest.mark.parametrize("value", [b"1", None])
+def test_a_walk_over_a_large_batch_pauses_again_and_again(value: bytes | None) -> None:
+    pauses: list[int] = []
+    latest = LatestOffsets(pauses.append)
+    batch = built(*[(b"%d" % number, value, None) for number in range(2000)])
+    header = read_header(batch)
+
+    index_keys(batch, header, latest, 0)
+    assert len(pauses) == 7
+
+    latest.note(b"0", 5000)
+    kept = filter_batch(batch, header, latest, 5000, NOW, 1000)
+    assert kept is not None
+    assert len(content(kept)) == 1999
+    assert len(pauses) == (14 if value else 21)  # those with a delete horizon are encoded again
+
+
+def test_keys_are_spread_and_forgotten_part_by_part() -> None:
+    pauses: list[int] = []
+    latest = LatestOffsets(pauses.append)
+    for number in range(5000):
+        latest.note(b"%d" % number, number)
+    assert [latest.of(b"%d" % number) for number in range(5000)] == list(range(5000))
+
+    latest.forget()
+
+    assert (len(latest), latest.of(b"1")) == (0, -1)
+    assert len(pauses) > 100
+
+
+def test_records_of_a_batch_that_the_broker_stamped_keep_its_time() -> None:
+    builder = BatchBuilder()
+    for key in (b"a", b"b"):
+        builder.append(NOW - 5, key, b"1", None, 1 << 30)
+    batch = builder.build(attributes=0x08)
+    kept = filter_batch(batch, read_header(batch), noted({b"a": 1, b"b": 1}), 2, NOW, 1000)
+    assert kept is not None
+    assert [each[:3] for each in content(kept)] == [(1, NOW - 5, b"b")]
 
 
 def test_an_empty_batch_keeps_offsets_sequences_and_producer() -> None:

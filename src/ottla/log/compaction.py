@@ -29,6 +29,7 @@ from ottla.log.segment import SUFFIXES, Segment, file_name
 from ottla.records.batch import BatchHeader, check_crc, read_header
 from ottla.records.compaction import (
     DELETE_HORIZON,
+    LatestOffsets,
     empty_batch,
     filter_batch,
     index_keys,
@@ -117,7 +118,7 @@ class Compaction:
         self._now_ms = now_ms
         self._keys_bytes_max = keys_bytes_max
         self._pace = pace
-        self._latest: dict[bytes, int] = {}
+        self._latest = LatestOffsets(pace)
         self._transactions = _Transactions(self._aborted(0))
 
     def run(self) -> Iterator[Group]:
@@ -133,6 +134,7 @@ class Compaction:
         for group in self._groups():
             self._clean(group)
             yield group
+        self._latest.forget()
 
     def _segment(self, base_offset: int) -> Segment:
         return Segment.open(self._files, self._plan.folder, base_offset, self._plan.config)

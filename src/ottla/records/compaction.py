@@ -6,6 +6,10 @@ sees a gap that is none. A record without a value stays until the batch's delete
 the horizon is set when the batch is first rewritten, and then stands in the field of the base
 timestamp (attribute bit 6, KIP-534).
 
+Nothing here holds the interpreter for long, however large a batch is and however many keys there
+are: a walk pauses again and again, and the keys are kept in many small dictionaries, since a large
+one takes tens of milliseconds to grow.
+
 Kafka: Cleaner.shouldRetainRecord, MemoryRecords.filterTo, DefaultRecordBatch.writeEmptyHeader.
 """
 
@@ -23,17 +27,21 @@ from ottla.records.batch import (
     LENGTH_END,
     NO_TIMESTAMP,
     BatchHeader,
+    Bytes,
+    RecordIterator,
     iterate_records,
 )
 from ottla.wire.compression import NONE, compress
 from ottla.wire.crc32c import crc32c
 
 if TYPE_CHECKING:
-    from ottla.records.batch import RecordIterator
+    from collections.abc import Callable
+
     from ottla.wire import Buffer
 
 if cython.compiled:
-    from cython.cimports.ottla.records.batch import RecordIterator  # noqa: TC002 - for its fields
+    from cython.cimports.libc.string import memcpy
+    from cython.cimports.ottla.records.batch import Bytes, RecordIterator
 
 DELETE_HORIZON = 0x40
 """The attribute bit that says that the base timestamp is the delete horizon."""
@@ -46,15 +54,58 @@ _ENTRY_BYTES = cython.declare(cython.Py_ssize_t, 150)
 """About what an entry of a dictionary takes besides the key itself."""
 
 
+_PARTS = cython.declare(cython.Py_ssize_t, 256)
+_RECORDS_AT_ONCE = cython.declare(cython.Py_ssize_t, 256)
+
+
+@cython.cclass
+class LatestOffsets:
+    """The last offset of each key.
+
+    Args:
+        pause: is called with 0 again and again while a batch is walked over.
+    """
+
+    pause: Callable[[int], None]
+    _parts: list[dict[bytes, int]]
+
+    def __init__(self, pause: Callable[[int], None]) -> None:
+        self.pause = pause
+        self._parts = [{} for _ in range(_PARTS)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    @cython.cfunc
+    def part_of(self, key: bytes) -> dict[bytes, int]:
+        """Return where a key is noted; not by the bits of its hash that dictionaries go by."""
+        index: cython.Py_ssize_t = (hash(key) >> 48) & (_PARTS - 1)
+        return self._parts[index]
+
+    def of(self, key: bytes) -> int:
+        """Return a key's last offset, or -1."""
+        return self.part_of(key).get(key, -1)
+
+    def note(self, key: bytes, offset: int) -> None:
+        """Note a key's last offset."""
+        self.part_of(key)[key] = offset
+
+    def forget(self) -> None:
+        """Forget all keys, part by part: to free many at once takes long too."""
+        for part in self._parts:
+            part.clear()
+            self.pause(0)
+
+
 def index_keys(
-    data: Buffer, header: BatchHeader, latest: dict[bytes, int], offset_min: cython.longlong
+    data: Buffer, header: BatchHeader, latest: LatestOffsets, offset_min: cython.longlong
 ) -> int:
     """Note the last offset of each key in a batch.
 
     Args:
         data: the buffer that the header was read from.
         header: the batch's header.
-        latest: offsets by key; those of the batch's records are put in.
+        latest: takes the offsets of the batch's records.
         offset_min: records before it do not count.
 
     Returns:
@@ -66,20 +117,23 @@ def index_keys(
     records: RecordIterator = iterate_records(data, header)
     added: cython.Py_ssize_t = 0
     while records._left > 0:
+        if records._left % _RECORDS_AT_ONCE == 0:
+            latest.pause(0)
         records._step()
         if records._key_size < 0 or records._offset < offset_min:
             continue
         key: bytes = records._source.slice(records._key_start, records._key_size)
-        if key not in latest:
+        part: dict[bytes, int] = latest.part_of(key)
+        if key not in part:
             added += records._key_size + _ENTRY_BYTES
-        latest[key] = records._offset
+        part[key] = records._offset
     return added
 
 
 def filter_batch(
     data: Buffer,
     header: BatchHeader,
-    latest: dict[bytes, int],
+    latest: LatestOffsets,
     offset_end: cython.longlong,
     now_ms: cython.longlong,
     delete_retention_ms: cython.longlong,
@@ -92,7 +146,7 @@ def filter_batch(
     Args:
         data: the buffer that the header was read from.
         header: the batch's header.
-        latest: offsets by key, of all records before `offset_end`.
+        latest: the last offsets of all keys before `offset_end`.
         offset_end: what lies behind it stays.
         now_ms: milliseconds since 1970.
         delete_retention_ms: how long a record without a value stays from now on, if this is the
@@ -107,74 +161,148 @@ def filter_batch(
     has_horizon: cython.bint = header.attributes & DELETE_HORIZON != 0
     keep_deletes: cython.bint = not has_horizon or now_ms < header.base_timestamp
     records: RecordIterator = iterate_records(data, header)
-    kept: list[tuple[int, int, bytes]] = []
+    kept = _Kept(records._source, header.records_count)
     has_deletes: cython.bint = False
-    count: cython.int = records._left
+    index: cython.Py_ssize_t = 0
     while records._left > 0:
+        if records._left % _RECORDS_AT_ONCE == 0:
+            latest.pause(0)
+        start: cython.Py_ssize_t = records._position
         records._step()
+        index += 1
         if records._offset < offset_end:
             if records._key_size < 0:
                 continue
             key: bytes = records._source.slice(records._key_start, records._key_size)
-            if latest.get(key, -1) > records._offset:
+            if latest.part_of(key).get(key, -1) > records._offset:
                 continue
             if records._value_size < 0 and not keep_deletes:
                 continue
         if records._value_size < 0:
             has_deletes = True
-        kept.append(_record(records))
-    if not kept:
+        kept.keep(index - 1, start, records._end, records._timestamp)
+    if kept.count == 0:
         return None
     sets_horizon: cython.bint = has_deletes and not has_horizon
-    if len(kept) == count and not sets_horizon:
+    if kept.count == index and not sets_horizon:
         return memoryview(data)[header.position : header.position + header.size]
-    horizon_ms = now_ms + delete_retention_ms if sets_horizon else header.base_timestamp
-    return _rebuilt(header, kept, horizon_ms, sets_horizon)
+    if sets_horizon:
+        base_ms = now_ms + delete_retention_ms
+        source = records._source
+        return _encoded_again(source, header, kept.flags, base_ms, DELETE_HORIZON, latest.pause)
+    if header.is_log_append_time:  # the records get the batch's timestamp, as Kafka does it
+        base_ms = header.base_timestamp
+        return _encoded_again(records._source, header, kept.flags, base_ms, 0, latest.pause)
+    return _rebuilt(header, kept.body(), kept.count, (header.base_timestamp, kept.max_timestamp))
+
+
+@cython.cclass
+class _Kept:
+    """The records that stay: their bytes, which do not change with what is around them.
+
+    Args:
+        source: all records of the batch.
+        count: how many these are.
+    """
+
+    count: cython.Py_ssize_t
+    max_timestamp: cython.longlong
+    flags: bytearray
+    _source: Bytes
+    _body: bytearray
+    _size: cython.Py_ssize_t
+
+    def __init__(self, source: Bytes, count: cython.Py_ssize_t) -> None:
+        self.count = 0
+        self.max_timestamp = NO_TIMESTAMP
+        self.flags = bytearray(count)
+        self._source = source
+        self._body = bytearray(source.size)
+        self._size = 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def keep(
+        self,
+        index: cython.Py_ssize_t,
+        start: cython.Py_ssize_t,
+        end: cython.Py_ssize_t,
+        timestamp: cython.longlong,
+    ) -> cython.int:
+        """Keep the record that is the `index`-th of the batch."""
+        size: cython.Py_ssize_t = end - start
+        if cython.compiled:
+            target: cython.p_uchar = self._body
+            memcpy(target + self._size, self._source.data + start, size)
+        else:
+            self._body[self._size : self._size + size] = self._source.slice(start, size)
+        self._size += size
+        self.flags[index] = 1
+        self.count += 1
+        self.max_timestamp = max(self.max_timestamp, timestamp)
+        return 0
+
+    def body(self) -> bytearray:
+        """Return their bytes."""
+        del self._body[self._size :]
+        return self._body
 
 
 def with_delete_horizon(data: Buffer, header: BatchHeader, horizon_ms: int) -> Buffer:
     """Return a batch with all its records and a delete horizon, in milliseconds since 1970."""
     records: RecordIterator = iterate_records(data, header)
-    kept: list[tuple[int, int, bytes]] = []
-    while records._left > 0:
-        records._step()
-        kept.append(_record(records))
-    return _rebuilt(header, kept, horizon_ms, True)
+    flags = bytearray(b"\x01") * header.records_count
+    source = records._source
+    return _encoded_again(source, header, flags, horizon_ms, DELETE_HORIZON, lambda count: None)
 
 
 @cython.cfunc
-def _record(records: RecordIterator) -> tuple[int, int, bytes]:
-    """Return timestamp and offset of the current record, and its bytes from the key on."""
-    rest: bytes = _varint(records._key_size) + records._source.slice(
-        records._key_start, records._end - records._key_start
-    )
-    return records._timestamp, records._offset, rest
+def _encoded_again(
+    source: Bytes,
+    header: BatchHeader,
+    flags: bytearray,
+    base_ms: cython.longlong,
+    attributes: cython.int,
+    pause: Callable[[int], None],
+) -> Buffer:
+    """Return a batch with the records whose flags are set, and with another base timestamp."""
+    records: RecordIterator = RecordIterator(source, header, "", 0)
+    body = bytearray()
+    max_timestamp = NO_TIMESTAMP
+    for flag in flags:
+        if records._left % _RECORDS_AT_ONCE == 0:
+            pause(0)
+        records._step()
+        if not flag:
+            continue
+        max_timestamp = max(max_timestamp, records._timestamp)
+        middle = _varint(records._timestamp - base_ms)
+        middle += _varint(records._offset - header.base_offset) + _varint(records._key_size)
+        body += _varint(1 + len(middle) + records._end - records._key_start)
+        body.append(0)
+        body += middle
+        body += source.slice(records._key_start, records._end - records._key_start)
+    return _rebuilt(header, body, sum(flags), (base_ms, max_timestamp), attributes)
 
 
 def _rebuilt(
-    header: BatchHeader, kept: list[tuple[int, int, bytes]], base_ms: int, sets_horizon: bool
+    header: BatchHeader,
+    body: bytearray,
+    count: int,
+    timestamps: tuple[int, int],
+    attributes: int = 0,
 ) -> Buffer:
-    body = bytearray()
-    max_timestamp = NO_TIMESTAMP
-    for timestamp, offset, rest in kept:
-        max_timestamp = max(max_timestamp, timestamp)
-        middle = _varint(timestamp - base_ms) + _varint(offset - header.base_offset)
-        body += _varint(1 + len(middle) + len(rest))
-        body.append(0)
-        body += middle
-        body += rest
-    attributes = header.attributes & ~CODEC_MASK
-    if sets_horizon:
-        attributes |= DELETE_HORIZON
+    """Return a batch of some records, with its base timestamp and the largest of theirs."""
+    attributes |= header.attributes & ~CODEC_MASK
     if header.is_log_append_time:
-        max_timestamp = header.max_timestamp
+        timestamps = (timestamps[0], header.max_timestamp)
     content: Buffer = body
     if header.codec != NONE:
         packed = compress(header.codec, memoryview(body), None)
         if len(packed) < len(body):
             content = packed
             attributes |= header.codec
-    return _batch(header, attributes, (base_ms, max_timestamp), len(kept), content)
+    return _batch(header, attributes, timestamps, count, content)
 
 
 def empty_batch(header: BatchHeader) -> Buffer:
