@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+_PROBLEMS_SHOWN = 5
 
 
 @dataclass
@@ -20,6 +22,7 @@ class Row:
         bad: stores that did not open, or held something that nobody sent.
         seconds: how long it took.
         skipped: why it was not run, "" where it was.
+        problems: what was wrong, in words.
     """
 
     what: str
@@ -32,6 +35,7 @@ class Row:
     bad: int = 0
     seconds: float = 0.0
     skipped: str = ""
+    problems: list[str] = field(default_factory=list)
 
     @property
     def is_good(self) -> bool:
@@ -56,4 +60,5 @@ def table(rows: list[Row]) -> str:
             + "".join(f"{cell:>13}" for cell in [*cells, row.bad])
             + f"{row.seconds:>13.1f}"
         )
+        lines += [f"    {problem}" for problem in row.problems[:_PROBLEMS_SHOWN]]
     return "\n".join(lines)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from ottla.clock import ManualClock
 from ottla.errors import CorruptLog, StorageError, codes
 from ottla.log.config import LogConfig
+from ottla.log.files import OsFile, OsFiles
 from ottla.log.memory_files import MemoryFiles
 from ottla.log.partition_log import PartitionLog
 from ottla.log.producer_state import Duplicate
 from ottla.records.batch import read_header
-from tests.log.writing import append, batch, new_log, open_log, save, sync, values_of
+from tests.log.writing import TOPIC_ID, append, batch, new_log, open_log, save, sync, values_of
 
 LOG = "root/t-0/00000000000000000000.log"
 
@@ -397,3 +401,90 @@ def test_snapshots_from_behind_the_end_are_removed() -> None:
     files.write(snapshot, b"from another life")
     open_log(files)
     assert files.read(snapshot) is None
+
+
+def test_a_log_that_lost_its_end_after_a_clean_stop_is_not_written_over() -> None:
+    log, files = new_log()
+    for value in (b"abc", b"def", b"ghi"):
+        append(log, value)
+    log.close()
+    content = files.read(LOG) or b""
+    with_content(files, LOG, content[: 2 * SIZE])
+    again = open_log(files, recovery_point=None, log_end_offset_min=3)
+    assert isinstance(again.failed, CorruptLog)
+    assert "ends at offset 2, and had been stored up to 3" in str(again.failed)
+    assert values_of(again) == [b"abc", b"def"]
+    with pytest.raises(CorruptLog):
+        append(again, b"new")
+
+
+def test_a_log_whose_last_batch_is_damaged_after_a_clean_stop_can_still_be_read_before_it() -> None:
+    log, files = new_log()
+    for value in (b"abc", b"def", b"ghi"):
+        append(log, value)
+    log.close()
+    content = bytearray(files.read(LOG) or b"")
+    content[-1] ^= 1
+    with_content(files, LOG, bytes(content))
+    again = open_log(files, recovery_point=None, log_end_offset_min=3)
+    assert isinstance(again.failed, CorruptLog)
+    assert values_of(again) == [b"abc", b"def"]
+
+
+def test_offsets_that_are_missing_between_segments_are_not_passed_over() -> None:
+    config = LogConfig(segment_bytes=2 * SIZE)
+    log, files = new_log(config)
+    for value in (b"abc", b"def", b"ghi", b"jkl", b"mno"):
+        append(log, value)
+    log.close()
+    with_content(files, LOG, (files.read(LOG) or b"")[:SIZE])
+    again = open_log(files, config, recovery_point=None)
+    assert values_of(again, 2) == [b"ghi", b"jkl", b"mno"]
+    with pytest.raises(CorruptLog, match="offset 1 is not there"):
+        again.read(1, 1000, at_least_one=True)
+
+
+def test_damage_before_the_recovery_point_does_not_hide_what_is_behind_it() -> None:
+    config = LogConfig(segment_bytes=2 * SIZE)
+    log, files = new_log(config)
+    for value in (b"abc", b"def", b"ghi", b"jkl"):
+        append(log, value)
+    save(log, files)
+    append(log, b"mno")
+    sync(log)
+    content = bytearray(files.read(LOG) or b"")
+    content[8] ^= 1  # the first batch's length
+    with_content(files, LOG, bytes(content))
+    again = open_log(files, config, recovery_point=4)
+    assert again.failed is None
+    assert values_of(again, 2) == [b"ghi", b"jkl", b"mno"]
+    with pytest.raises(CorruptLog):
+        again.read(0, 1000, at_least_one=True)
+
+
+def test_what_is_checked_after_a_crash_is_read_from_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[tuple[str, int]] = []
+
+    def forget_cached(file: OsFile, position: int) -> None:
+        forgotten.append((file.path, position))
+        really(file, position)
+
+    really = OsFile.forget_cached
+    monkeypatch.setattr(OsFile, "forget_cached", forget_cached)
+    for recovery_point in (None, 0):
+        log = PartitionLog.open(
+            OsFiles(),
+            str(tmp_path),
+            "t",
+            0,
+            TOPIC_ID,
+            LogConfig(),
+            ManualClock(),
+            recovery_point=recovery_point,
+        )
+        append(log, b"abc")
+        sync(log)
+    assert forgotten == [(f"{tmp_path}/t-0/00000000000000000000.log", 0)]
+    log.close()

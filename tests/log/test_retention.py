@@ -165,3 +165,12 @@ def test_segments_stay_until_a_snapshot_knows_their_producers() -> None:
     save(again, files)
     assert again.remove_old_segments() is not None
     assert values_kept(again) == [4]
+
+
+def test_a_log_whose_start_was_noted_behind_what_a_crash_left_goes_on_at_its_start() -> None:
+    log, files = new_log()
+    append(log, b"a")
+    sync(log)
+    again = open_log(files.after_power_cut(), log_start_offset=5, log_end_offset_min=5)
+    assert again.failed is None
+    assert (again.log_start_offset, append(again, b"b")) == (5, 5)

@@ -29,6 +29,7 @@ def open_log(
     *,
     recovery_point: int | None = 0,
     log_start_offset: int = 0,
+    log_end_offset_min: int = 0,
     contiguous_from: int = 0,
 ) -> PartitionLog:
     """Open the log of t-0 in the folder `root`; recovery_point None: it was stopped cleanly."""
@@ -42,6 +43,7 @@ def open_log(
         ManualClock(),
         recovery_point=recovery_point,
         log_start_offset=log_start_offset,
+        log_end_offset_min=log_end_offset_min,
         contiguous_from=contiguous_from,
     )
 

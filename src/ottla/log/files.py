@@ -59,6 +59,13 @@ class File(Protocol):
         """Cut the file at `size`."""
         ...
 
+    def forget_cached(self, position: int) -> None:
+        """Have what lies behind a position be read from the disk, where the system can do that.
+
+        After a sync has failed Linux takes what it holds in memory for what is on the disk.
+        """
+        ...
+
     def begin_sync(self) -> Callable[[], None]:
         """Return what makes all that was written durable; it may run in any thread.
 
@@ -244,6 +251,12 @@ class OsFile:
     def read(self, position: int, size: int) -> bytes:
         with _failing(self.path, "reading"):
             return _read_at(self._owner.descriptor(self), size, position)
+
+    def forget_cached(self, position: int) -> None:
+        if hasattr(os, "posix_fadvise"):
+            with _failing(self.path, "reading"):
+                descriptor = self._owner.descriptor(self)
+                os.posix_fadvise(descriptor, position, 0, os.POSIX_FADV_DONTNEED)
 
     def truncate(self, size: int) -> None:
         with _failing(self.path, "truncating"):
@@ -495,14 +508,25 @@ def _unlock_descriptor(descriptor: int) -> None:
 
 
 def write_owner(path: str, address: str) -> None:
-    """Leave word beside the lock who owns the folder and where it listens ("" for nowhere)."""
+    """Leave word beside the lock who owns the folder and where it listens ("" for nowhere).
+
+    Raises:
+        StorageError: it cannot be written. What an earlier owner left is gone then.
+    """
     import json
 
     owner = {"pid": os.getpid(), "command": " ".join(sys.argv[:4]), "address": address}
-    draft = os.path.join(path, f"{OWNER_NAME}.tmp")
-    with open(draft, "w", encoding="utf-8") as file:
-        json.dump(owner, file)
-    os.replace(draft, os.path.join(path, OWNER_NAME))
+    owner_path = os.path.join(path, OWNER_NAME)
+    draft = draft_of(owner_path)
+    try:
+        with open(draft, "w", encoding="utf-8") as file:
+            json.dump(owner, file)
+        os.replace(draft, owner_path)
+    except OSError as error:
+        for left in (draft, owner_path):
+            with contextlib.suppress(OSError):
+                os.unlink(left)
+        raise storage_error(error, owner_path, "writing") from error
 
 
 def store_in_use(path: str) -> StoreInUse:

@@ -174,6 +174,7 @@ class LogDir:
                 if self.was_clean
                 else self._recovery_points.get(topic, partition),
                 log_start_offset=self._log_starts.get(topic, partition),
+                log_end_offset_min=self._recovery_points.get(topic, partition),
                 contiguous_from=_EVERY_OFFSET
                 if config.compact
                 else self.cleaned.get(topic, partition),

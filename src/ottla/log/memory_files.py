@@ -139,6 +139,11 @@ class MemoryFile:
             self._files.step("read", self.path)
         return bytes(memoryview(content.data)[position : position + size])
 
+    def forget_cached(self, position: int) -> None:
+        content = self._opened()
+        with _failing(self.path, "reading"):
+            self._files.forget_cached(content)
+
     def truncate(self, size: int) -> None:
         content = self._opened()
         with _failing(self.path, "truncating"):
@@ -210,6 +215,13 @@ class MemoryFiles:
         changes, content.changes = content.changes, []
         for change in changes:
             change.apply(content.durable)
+
+    def forget_cached(self, content: Content) -> None:
+        """Read a file from the disk again; what a failed sync has not brought there is gone."""
+        if self._is_model:
+            content.data[:] = content.durable
+            for change in content.changes:
+                change.apply(content.data)
 
     def content_of(self, path: str) -> Content:
         """Return what a name stands for."""

@@ -24,11 +24,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ottla.errors import StorageError, codes
+from ottla.errors import CorruptLog, StorageError, codes
 from ottla.log import checkpoints
 from ottla.log.compaction import Group, Old, Plan
 from ottla.log.leader_epochs import LeaderEpochs
-from ottla.log.recovery import CLEANED, SWAP, Cut, aborted_transaction, load
+from ottla.log.recovery import CLEANED, SWAP, Cut, aborted_transaction, load, unwritable
 from ottla.log.recovery_point import Beginnings, RecoveryPoint
 from ottla.log.retention import expired
 from ottla.log.segment import SUFFIXES, Segment, file_name
@@ -132,6 +132,7 @@ class PartitionLog:
         *,
         recovery_point: int | None,
         log_start_offset: int = 0,
+        log_end_offset_min: int = 0,
         contiguous_from: int = 0,
     ) -> PartitionLog:
         """Open a partition's log, or create it.
@@ -147,6 +148,7 @@ class PartitionLog:
             recovery_point: everything before this offset is known to be good; None where the
                 store was stopped cleanly.
             log_start_offset: the first offset that can be read, as far as it was noted elsewhere.
+            log_end_offset_min: everything before this offset is known to have been stored.
             contiguous_from: from this offset on no offset is missing: compaction came so far.
 
         Raises:
@@ -174,20 +176,30 @@ class PartitionLog:
         log.log_start_offset = max(log_start_offset, log._segments.first.base_offset)
         log.recovery_point = log.log_end_offset if recovery_point is None else recovery_point
         log._epochs = LeaderEpochs(files, log.folder, recovered.segments)
+        end_offset = max(log.log_end_offset, log.log_start_offset)
         if recovered.damage is not None:
             log.failed = recovered.damage
+        elif end_offset < log_end_offset_min:
+            what = f"the log ends at offset {end_offset}, and had been stored up to "
+            log.failed = unwritable(
+                CorruptLog(log._active.path, log._active.size, f"{what}{log_end_offset_min}")
+            )
         else:
-            if log.log_end_offset < log.log_start_offset:
-                log._restart_at(log.log_start_offset)
-            bump = recovery_point is not None and log.log_end_offset > 0
-            log._epochs.settle(log.log_end_offset, bump=bump)
-            for segment in recovered.checked:
-                segment.log.begin_sync()()
-                segment.log.end_sync()
-                log._unsaved[segment] = None
-                log.bytes_unchecked += segment.size
+            log._make_writable(recovered.checked, was_clean=recovery_point is None)
         log._advance(log.log_end_offset, log._active, log._active.size)
         return log
+
+    def _make_writable(self, checked: list[Segment], *, was_clean: bool) -> None:
+        """Make durable what was found, and begin a new epoch where something may be lost."""
+        if self.log_end_offset < self.log_start_offset:
+            self._restart_at(self.log_start_offset)
+            checked = []
+        self._epochs.settle(self.log_end_offset, bump=not was_clean and self.log_end_offset > 0)
+        for segment in checked:
+            segment.log.begin_sync()()
+            segment.log.end_sync()
+            self._unsaved[segment] = None
+            self.bytes_unchecked += segment.size
 
     def _create(self, metadata: str) -> None:
         self._files.make_folder(self.folder)
@@ -486,6 +498,8 @@ class PartitionLog:
         if offset >= self.high_watermark or (bytes_max <= 0 and not at_least_one):
             return b""
         for segment in self._segments.reaching(offset):
+            if offset < segment.base_offset and segment.is_contiguous:
+                break
             is_last = segment is self._stored_segment
             end = self._stored_position if is_last else segment.size
             position = segment.position_of(offset)
@@ -493,7 +507,8 @@ class PartitionLog:
                 return segment.read(position, bytes_max, end, at_least_one)
             if is_last:
                 break
-        return b""
+        segment = self._segments.reaching(offset)[0]
+        raise CorruptLog(segment.path, segment.size, f"offset {offset} is not there")
 
     def offset_at(self, timestamp_ms: int) -> TimestampedOffset | None:
         """Return the first record stamped `timestamp_ms` or later, below the high watermark."""

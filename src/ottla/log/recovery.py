@@ -27,7 +27,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
-from ottla.errors import CorruptLog
+from ottla.errors import CorruptLog, CorruptRecords
 from ottla.log.indexes import AbortedTransaction
 from ottla.log.producer_state import CompletedTransaction, ProducerState
 from ottla.log.scan import Batch, Damage, find_intact, scan
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 CLEANED, SWAP, CUT = ".cleaned", ".swap", ".cut"
 _LEFTOVERS = (CLEANED, DELETED, ".tmp")
 _OFFSET = r"(\d{20})"
+_EVERY_OFFSET = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,13 @@ def load(
     if not bases:
         return Recovered([Segment.create(files, folder, 0, config)], 0, ProducerState())
     snapshots = offsets_of(names, ".snapshot")
+    opened = files, folder, config, bases, contiguous_from
     if recovery_point is None:
-        return _load_clean(files, folder, config, bases, snapshots)
-    checked = _Checked(files, folder, config, bases, snapshots)
+        try:
+            return _load_clean(files, folder, _open_all(*opened), snapshots)
+        except CorruptLog:
+            recovery_point = _EVERY_OFFSET  # nothing of it is what a crash left
+    checked = _Checked(files, folder, config, _open_all(*opened), snapshots)
     checked.check(recovery_point, contiguous_from)
     return checked.result
 
@@ -170,16 +175,37 @@ def aborted_transaction(
     )
 
 
+def unwritable(damage: CorruptLog) -> CorruptLog:
+    """Return an error for damage that says what it means for a partition, and what to do."""
+    damage.effect = (
+        "Nothing was cut off. What is intact before and behind it can be read; "
+        "nothing can be written."
+    )
+    damage.next_steps = (
+        "Stop the broker and run `ottla fsck` on the store: it shows what is lost, and "
+        "with --repair it makes the partition writable again.",
+    )
+    return damage
+
+
 def remove_segment(files: Files, folder: str, base_offset: int) -> None:
     """Remove the files of a segment."""
     for suffix in SUFFIXES:
         files.remove(f"{folder}/{file_name(base_offset, suffix)}")
 
 
-def _load_clean(
-    files: Files, folder: str, config: LogConfig, bases: list[int], snapshots: list[int]
-) -> Recovered:
+def _open_all(
+    files: Files, folder: str, config: LogConfig, bases: list[int], contiguous_from: int
+) -> list[Segment]:
     segments = [Segment.open(files, folder, base, config) for base in bases]
+    for segment in segments:
+        segment.is_contiguous = segment.base_offset >= contiguous_from and not config.compact
+    return segments
+
+
+def _load_clean(
+    files: Files, folder: str, segments: list[Segment], snapshots: list[int]
+) -> Recovered:
     next_offset = segments[-1].next_offset()
     producers, start = _load_snapshot(files, folder, snapshots, next_offset)
     _replay(segments, producers, start)
@@ -206,6 +232,8 @@ def _replay(
     segments: list[Segment], producers: ProducerState, start: int, end: int = 1 << 63
 ) -> None:
     """Bring the producers' state up to an offset from the batches behind a snapshot."""
+    if start >= end:
+        return
     for segment, following in zip_longest(segments, segments[1:]):
         if following is not None and following.base_offset <= start:
             continue
@@ -225,8 +253,12 @@ def _note(
     producers: ProducerState, header: BatchHeader, batch: Buffer
 ) -> CompletedTransaction | None:
     """Have the producers' state follow a batch; returns the transaction that it ended, if any."""
-    # `header` may stand anywhere in a larger buffer; the one that is read here begins with it.
-    marker = read_marker(batch, read_header(batch)) if header.is_control else None
+    marker = None
+    if header.is_control:
+        # `header` may stand anywhere in a larger buffer; what is read here begins with it. A marker
+        # that cannot be read is damage, which whoever reads or checks the batch is told.
+        with contextlib.suppress(CorruptRecords):
+            marker = read_marker(batch, read_header(batch))
     return producers.update(header, header.base_offset, marker)
 
 
@@ -245,14 +277,13 @@ class _Checked:
         files: Files,
         folder: str,
         config: LogConfig,
-        bases: list[int],
+        segments: list[Segment],
         snapshots: list[int],
     ) -> None:
         self._files = files
         self._folder = folder
         self._config = config
         self._snapshots = snapshots
-        segments = [Segment.open(files, folder, base, config) for base in bases]
         self.result = Recovered(segments, 0, ProducerState())
 
     def check(self, recovery_point: int, contiguous_from: int) -> None:
@@ -262,16 +293,7 @@ class _Checked:
             self._cut(problem)
             problem = self._read(recovery_point, contiguous_from)
         if problem is not None:
-            damage = problem.segment.damaged(problem.damage)
-            damage.effect = (
-                "Nothing was cut off. What is intact before and behind it can be read; "
-                "nothing can be written."
-            )
-            damage.next_steps = (
-                "Stop the broker and run `ottla fsck` on the store: it shows what is lost, and "
-                "with --repair it makes the partition writable again.",
-            )
-            self.result.damage = damage
+            self.result.damage = unwritable(problem.segment.damaged(problem.damage))
             return
         for offset in self._snapshots:
             if offset > self.result.next_offset:
@@ -289,9 +311,8 @@ class _Checked:
         result.producers, start = _load_snapshot(
             self._files, self._folder, self._snapshots, next_offset
         )
-        _replay(segments[:first], result.producers, start)
-        if position:
-            _replay(segments[first : first + 1], result.producers, start, next_offset)
+        with contextlib.suppress(CorruptLog):  # whoever reads what is damaged there is told
+            _replay(segments, result.producers, start, next_offset)
         result.checked = []
         problem: _Problem | None = None
         for segment in segments[first:]:
@@ -303,6 +324,7 @@ class _Checked:
                 position, next_offset = segment.trust_until(0), segment.base_offset
             if position < segment.size:
                 result.checked.append(segment)
+                segment.log.forget_cached(position)
             next_offset = segment.recover(
                 partial(self._visit, segment), position, next_offset, contiguous_from
             )

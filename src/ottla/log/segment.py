@@ -274,7 +274,7 @@ class Segment:
         Raises:
             CorruptLog: a batch stands at a wrong offset.
         """
-        if start >= self._unchecked[1] or not self.is_contiguous or self.damages:
+        if start >= self._unchecked[1] or self.damages:
             return
         next_offset = self.base_offset if start == 0 else -1
         for position, header, _ in self.headers(start):
@@ -286,16 +286,30 @@ class Segment:
             next_offset = header.last_offset + 1
 
     def _is_misplaced(self, header: BatchHeader, next_offset: int) -> bool:
-        if self.is_contiguous:
-            return header.base_offset != next_offset
-        return header.base_offset < next_offset
+        gap = header.base_offset - next_offset
+        is_before = gap < 0 or header.last_offset_delta < 0
+        is_far = header.last_offset - self.base_offset > _OFFSET_DELTA_MAX
+        return is_before or is_far or (self.is_contiguous and gap > 0)
 
     def next_offset(self) -> int:
-        """Return the offset behind the last record, exclusive."""
+        """Return the offset behind the last record, exclusive; the last batches are checked.
+
+        Raises:
+            CorruptLog: a batch cannot be read, or stands at a wrong offset.
+        """
+        start = self._start_of_search(_EVERY_OFFSET)
+        self._check_offsets(start, self.size)
         found = self.base_offset
-        for _, header, _ in self.headers(self._start_of_search(_EVERY_OFFSET)):
+        for position, header, batch in self.headers(start):
+            self._check_crc(position, batch)
             found = header.last_offset + 1
         return found
+
+    def _check_crc(self, position: int, batch: memoryview) -> None:
+        try:
+            check_crc(batch, read_header(batch))
+        except CorruptRecords as error:
+            raise self.corrupt(position, error) from error
 
     def _start_of_search(self, offset: int) -> int:
         """Return where a batch begins at or before the one that holds an offset.
@@ -362,11 +376,8 @@ class Segment:
             return data
         intact = intact_size(data, self.is_contiguous)
         if data and not intact:
-            try:
-                check_crc(data, read_header(data))
-                raise CorruptRecords("a batch that cannot be")
-            except CorruptRecords as error:
-                raise self.corrupt(position, error) from error
+            self._check_crc(position, memoryview(data))
+            raise CorruptLog(self.path, position, "a batch whose offsets cannot be")
         if position <= start:
             self._unchecked = (max(start, position + intact), end)
         return data[:intact]
@@ -484,10 +495,9 @@ class Segment:
         for position, header, batch in self.headers(start):
             if header.max_timestamp < timestamp_ms or header.last_offset < offset:
                 continue
+            self._check_crc(position, batch)
             try:
-                first = read_header(batch)
-                check_crc(batch, first)
-                records = iterate_records(batch, first)
+                records = iterate_records(batch, read_header(batch))
                 found = records.first_at_or_after(timestamp_ms, offset)
             except CorruptRecords as error:
                 raise self.corrupt(position, error) from error
