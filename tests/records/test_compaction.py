@@ -137,14 +137,17 @@ def test_keys_are_spread_and_forgotten_part_by_part() -> None:
     assert len(pauses) > 100
 
 
-def test_records_of_a_batch_that_the_broker_stamped_keep_its_time() -> None:
+def test_records_of_a_batch_that_the_broker_stamped_get_its_time() -> None:
     builder = BatchBuilder()
-    for key in (b"a", b"b"):
-        builder.append(NOW - 5, key, b"1", None, 1 << 30)
+    for number, key in enumerate((b"a", b"b")):
+        builder.append(NOW - number, key, b"1", None, 1 << 30)
     batch = builder.build(attributes=0x08)
     kept = filter_batch(batch, read_header(batch), noted({b"a": 1, b"b": 1}), 2, NOW, 1000)
     assert kept is not None
-    assert [each[:3] for each in content(kept)] == [(1, NOW - 5, b"b")]
+    assert [each[:3] for each in content(kept)] == [(1, NOW, b"b")]
+    plain = bytearray(kept)
+    plain[22] = 0  # what the record says itself
+    assert [each.timestamp_ms for each in iterate_records(plain, read_header(plain))] == [NOW]
 
 
 def test_an_empty_batch_keeps_offsets_sequences_and_producer() -> None:
