@@ -1,6 +1,7 @@
 """Load of small messages over TCP, one at a time per producer: send, wait for the answer, next.
 
-    python -m bench.singles JSON        the fields of `Load`; prints those of `Outcome`
+    python -m bench.singles JSON        the fields of `Load`; prints those of `Outcome`; SIGTERM
+                                        ends it before its time
 
 All connections are served by one thread, which sends requests that are prepared but for what makes
 each message different: its number, its sequence and its checksum. So it is the same for every
@@ -15,11 +16,14 @@ from __future__ import annotations
 import json
 import random
 import select
+import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -65,6 +69,7 @@ class Load:
         partitions: how many partitions the topic has; producer n sends to n modulo this.
         seconds: how long.
         lead_s: how much of that is not measured.
+        times_path: a file for when each message was sent and how long it took, or "".
     """
 
     address: str
@@ -73,6 +78,7 @@ class Load:
     partitions: int
     seconds: float
     lead_s: float
+    times_path: str = ""
 
 
 @dataclass
@@ -102,25 +108,34 @@ class Outcome:
 
 @dataclass
 class Times:
-    """When each message was sent and how long it took, in seconds.
+    """When each message was sent and how long it took, in seconds of `time.perf_counter`.
 
     Attributes:
         begun: when the load began.
         lead_s: what is not measured.
-        taken: the times that are measured.
+        taken: how long those took that are measured.
+        sent: when each of them was sent.
         ended: when the last of these was confirmed.
     """
 
     begun: float
     lead_s: float
-    taken: list[float] = field(default_factory=list)
+    taken: array[float] = field(default_factory=lambda: array("d"))
+    sent: array[float] = field(default_factory=lambda: array("d"))
     ended: float = 0.0
 
     def note(self, sent: float, answered: float) -> None:
         """Take note of a confirmed message."""
         if sent - self.begun >= self.lead_s:
             self.taken.append(answered - sent)
+            self.sent.append(sent)
             self.ended = max(self.ended, answered)
+
+    def write(self, path: str) -> None:
+        """Leave them in a file, for `read_times`."""
+        with open(path, "wb") as file:
+            self.sent.tofile(file)
+            self.taken.tofile(file)
 
     def outcome(self, acknowledged: int, checksum: int, busy_s: float) -> Outcome:
         """Sum up."""
@@ -217,8 +232,9 @@ class One:
         self._peer.close()
 
 
-def run(load: Load) -> Outcome:
-    """Send, in this process."""
+def run(load: Load, stopping: threading.Event | None = None) -> Outcome:
+    """Send, in this process, until the time is over or `stopping` is set."""
+    stopping = stopping or threading.Event()
     ones = [One(load, number) for number in range(load.producers)]
     poll = select.epoll()
     by_descriptor = {}
@@ -241,7 +257,7 @@ def run(load: Load) -> Outcome:
             assert error == 0, f"error {error}"
             times.note(one.sent, answered)
             one.confirm()
-            if answered < end:
+            if answered < end and not stopping.is_set():
                 one.send()
             else:
                 under_way -= 1
@@ -249,8 +265,17 @@ def run(load: Load) -> Outcome:
     poll.close()
     for one in ones:
         one.close()
+    if load.times_path:
+        times.write(load.times_path)
     acknowledged = sum(one.confirmed for one in ones)
     return times.outcome(acknowledged, sum(one.checksum for one in ones), busy)
+
+
+def read_times(path: str) -> list[tuple[float, float]]:
+    """Return when each message was sent and how long it took; other processes have this clock."""
+    times = array("d", Path(path).read_bytes())
+    half = len(times) // 2
+    return list(zip(times[:half], times[half:], strict=True))
 
 
 @contextmanager
@@ -289,5 +314,12 @@ def check(load: Load, outcome: Outcome) -> None:
     assert checksum == outcome.checksum, "what was found is not what was confirmed"
 
 
+def main() -> None:
+    """Send what the command line says."""
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stopping.set())
+    print(json.dumps(asdict(run(Load(**json.loads(sys.argv[1])), stopping))))
+
+
 if __name__ == "__main__":
-    print(json.dumps(asdict(run(Load(**json.loads(sys.argv[1]))))))
+    main()

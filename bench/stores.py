@@ -90,12 +90,10 @@ class _Threads:
             thread.join()
         if self._failures:
             raise self._failures[0]
-        times = Times(
-            min(each.begun for each in self._times),
-            self._load.lead_s,
-            [taken for each in self._times for taken in each.taken],
-            max(each.ended for each in self._times),
-        )
+        times = Times(min(each.begun for each in self._times), self._load.lead_s)
+        for each in self._times:
+            times.taken += each.taken
+            times.ended = max(times.ended, each.ended)
         return times.outcome(self.acknowledged, self.checksum, 0.0)
 
     def _guarded(self, number: int) -> None:
