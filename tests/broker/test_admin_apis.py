@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ottla.broker.requests import Context, Pending
-from ottla.errors import StorageError, codes
+from ottla.errors import DiskFull, StorageError, codes
 from ottla.protocol.message import ApiMessage
 from ottla.protocol.messages.api_19_create_topics import CreateTopicsRequest
 from ottla.protocol.messages.api_20_delete_topics import DeleteTopicsRequest
@@ -430,3 +430,30 @@ def test_the_cluster_is_the_one_broker() -> None:
     ]
     controllers = asking.ask(DescribeClusterRequest(endpoint_type=2), context=context)
     assert controllers.error_code == codes.MISMATCHED_ENDPOINT_TYPE
+
+
+@pytest.mark.parametrize("failing", ["open", "rename", "write"])
+def test_records_that_cannot_be_removed_from_the_disk_are_gone_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    asking = with_records()
+    original = getattr(asking.files, failing)
+
+    def fail(path: str, *arguments: object, **options: object) -> object:
+        if "/t-0/" not in path or options.get("create") is False:
+            return original(path, *arguments, **options)
+        raise DiskFull(f"no space left while writing to {path}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asking.files, failing, fail)
+        response = asking.ask(delete_records(asking, -1))
+    result = response.topics[0].partitions[0]
+    assert (result.error_code, result.low_watermark) == (codes.NONE, 5)
+    assert asking.produce("t", batch_of_values(b"more")).base_offset == 5
+    log = asking.engine.log_of("t", 0)
+    assert log is not None
+    asking.engine.remove_old_segments(log)
+    asking.engine.remove_files()
+    again = asking.after_power_cut()
+    assert again.fetch("t", offset=4).error_code == codes.OFFSET_OUT_OF_RANGE
+    assert again.fetch("t", offset=5).error_code == codes.NONE

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from ottla.broker.engine import METADATA_TOPIC
 from ottla.coordinator.cluster.state import TOPIC_RESOURCE
 from ottla.errors import CorruptLog, KafkaError, StorageError, StoreInUse, codes
 from ottla.log.memory_files import MemoryFile, MemoryFiles
@@ -214,3 +217,33 @@ def test_a_produce_that_is_not_stored_in_time_is_told_so() -> None:
     assert (partition.error_code, partition.base_offset) == (codes.REQUEST_TIMED_OUT, -1)
     asking.sync()
     assert asking.fetch("t").high_watermark == 1
+
+
+def test_once_the_metadata_may_not_be_on_the_disk_nothing_more_is_confirmed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asking = Asking()
+    asking.create("before")
+    assert asking.produce("before", batch_of_values(b"a")).error_code == codes.NONE
+
+    def begin_sync(file: MemoryFile) -> Callable[[], None]:
+        def sync() -> None:
+            raise StorageError(f"syncing {file.path} failed: Input/output error")
+
+        return sync if METADATA_TOPIC in file.path else lambda: None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFile, "begin_sync", begin_sync)
+        asking.engine.create_topic("new", 1, {})
+        waiting = asking.ask_nowait(produce_request("new", batch_of_values(b"b")), 12)
+        asking.sync()
+    answer = waiting.response.responses[0].partition_responses[0]
+    assert answer.error_code == codes.KAFKA_STORAGE_ERROR
+    for topic in ("before", "new"):
+        answer = asking.produce(topic, batch_of_values(b"c"))
+        assert answer.error_code == codes.KAFKA_STORAGE_ERROR
+        assert "Restart the broker" in (answer.error_message or "")
+    assert asking.fetch("before").records is not None
+    again = asking.after_power_cut()
+    assert "new" not in again.engine.cluster.topics
+    assert again.produce("before", batch_of_values(b"d")).base_offset == 1

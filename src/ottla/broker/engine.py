@@ -102,6 +102,8 @@ class Engine:
         self.configs = Configs(self.cluster, settings, told)
         self.groups = Groups(self, self.configs)
         self.metadata: Runtime[ApiMessage]
+        self._metadata_log: PartitionLog
+        self._closing = False
         self.files = files
         self.wake_housekeeper: Callable[[], None] = lambda: None
         self._grown: dict[PartitionLog, None] = {}
@@ -148,9 +150,22 @@ class Engine:
 
         Runtime(log, self.commit, MetadataCodec(), replay, self.clock).load()
         self.metadata = Runtime(log, self.commit, MetadataCodec(), self.cluster.replay, self.clock)
+        self._metadata_log = log
+        log.watch(self._check_metadata)
         self._take_back_deletions()
         self.store.remove_leftovers()
         self._put_strays_aside(removed)
+
+    def _check_metadata(self) -> None:
+        """Confirm nothing more once the metadata may not be on the disk.
+
+        Topics may be gone at the next start then, and what was stored in them with them.
+        """
+        error = self._metadata_log.failed
+        if error is not None and not self._closing:
+            for log in self.all_logs():
+                if log is not self._metadata_log:
+                    log.sync_failed(error)
 
     def _take_back_deletions(self) -> None:
         """Give their names back to the folders of a topic whose deletion was not stored.
@@ -287,6 +302,8 @@ class Engine:
         Raises:
             StorageError: nothing was appended.
         """
+        if self._metadata_log.failed is not None:
+            raise self._metadata_log.failed
         if self.store.full is not None:
             raise self.store.full
         try:
@@ -313,6 +330,13 @@ class Engine:
             self._removals.append(remove)
             self.wake_housekeeper()
 
+    def remove_old_segments(self, log: PartitionLog) -> None:
+        """Have removed what lies before a log's start; where that fails, retention tries again."""
+        try:
+            self.remove_soon(log.remove_old_segments())
+        except StorageError as error:
+            _LOG.error("%s", error)
+
     def remove_files(self) -> None:
         """Remove what was left to be removed; the lock need not be held."""
         while self._removals:
@@ -331,7 +355,12 @@ class Engine:
         log = self.log_of(topic, partition)
         if log is None:
             return None
-        remove = None if log.failed is not None else log.apply_retention()
+        remove = None
+        try:
+            if log.failed is None:
+                remove = log.apply_retention()
+        except StorageError as error:  # the next time tries again
+            _LOG.error("%s", error)
         if not was_open and self.store.was_clean:
             self.store.close_log(topic, partition)
         return remove
@@ -467,5 +496,6 @@ class Engine:
         if running is not None:
             self.commit.end(running.run())
         self.groups.close()
+        self._closing = True
         self.remove_files()
         self.store.close()

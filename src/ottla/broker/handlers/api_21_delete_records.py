@@ -64,7 +64,7 @@ def _answer_durably(
     def noted(error: StorageError | None) -> None:
         for log, result in moved:
             if error is None:
-                engine.remove_soon(log.remove_old_segments())
+                engine.remove_old_segments(log)
             else:
                 result.error_code = codes.KAFKA_STORAGE_ERROR
                 result.low_watermark = _NONE
