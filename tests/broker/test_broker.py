@@ -273,3 +273,17 @@ with Broker({str(tmp_path / "store")!r}) as broker:
         assert log is not None
         assert log.high_watermark == 1
         assert make_topic(broker, "t").topics[0].error_code == codes.NONE
+
+
+def test_a_store_is_served_though_its_owner_cannot_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Broker(tmp_path) as broker:
+        broker.listen()
+        (tmp_path / ".owner.tmp").mkdir()  # nothing can be written there
+        with pytest.raises(StoreInUse, match=str(os.getpid())):
+            Broker(tmp_path)
+    assert "do not find this broker" in caplog.text
+    assert not (tmp_path / ".owner").exists()
+    with Broker(tmp_path) as broker, pytest.raises(StoreInUse):
+        Broker(tmp_path)

@@ -10,6 +10,7 @@ With a server its event loop does the same work besides; whoever comes first doe
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ottla.broker.server import Server
     from ottla.protocol.message import ApiMessage
 
+_LOG = logging.getLogger("ottla.broker")
 _MEMORY = "memory"
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
@@ -88,8 +90,18 @@ class Broker:
         self._housekeeper.start()
 
     def _write_owner(self, address: str) -> None:
-        if self.path is not None:
+        """Leave word who has the store; a disk that takes nothing is no reason not to serve it."""
+        if self.path is None:
+            return
+        try:
             write_owner(self.path, address)
+        except StorageError as error:
+            _LOG.warning(
+                "clients that are given the folder %s do not find this broker, and have to be "
+                "given its address: %s",
+                self.path,
+                error.what,
+            )
 
     @property
     def is_closed(self) -> bool:
