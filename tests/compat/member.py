@@ -1,0 +1,152 @@
+"""A member of a consumer group as a process of its own, with somebody else's client.
+
+    python -m tests.compat.member CLIENT ADDRESS GROUP TOPIC
+
+It commits what it has read before it reads on, and prints a line of JSON for whatever happens:
+{"assigned": [0, 1]} whenever that changes, {"read": ["value", ..]} when that is committed. SIGTERM
+lets it leave the group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import aiokafka
+import aiokafka.errors
+import confluent_kafka
+import kafka
+import kafka.errors
+
+SESSION_MS = 3000
+HEARTBEAT_MS = 200
+_POLL_MS = 200
+
+
+class Telling:
+    """What is printed, and whether the process is to end."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._assigned: list[int] | None = None
+        signal.signal(signal.SIGTERM, self._end)
+
+    def _end(self, *_: object) -> None:
+        self.is_over = True
+
+    def assigned(self, partitions: list[int]) -> None:
+        if partitions != self._assigned:
+            self._assigned = partitions
+            self._tell(assigned=partitions)
+
+    def read(self, values: list[bytes]) -> None:
+        if values:
+            self._tell(read=[each.decode() for each in values])
+
+    def _tell(self, **what: object) -> None:
+        sys.stdout.write(json.dumps(what) + "\n")
+        sys.stdout.flush()
+
+
+def confluent(telling: Telling, address: str, group: str, topic: str, strategy: str) -> None:
+    consumer = confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": address,
+            "group.id": group,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "session.timeout.ms": SESSION_MS,
+            "heartbeat.interval.ms": HEARTBEAT_MS,
+            "partition.assignment.strategy": strategy,
+            "reconnect.backoff.max.ms": 500,
+        }
+    )
+    consumer.subscribe([topic])
+    while not telling.is_over:
+        messages = consumer.consume(1000, _POLL_MS / 1000)
+        good = [each for each in messages if each.error() is None]
+        telling.assigned(sorted(each.partition for each in consumer.assignment()))
+        if not good:
+            continue
+        try:
+            consumer.commit(asynchronous=False)
+        except confluent_kafka.KafkaException:
+            continue
+        telling.read([each.value() or b"" for each in good])
+    consumer.close()
+
+
+def eager(telling: Telling, address: str, group: str, topic: str) -> None:
+    confluent(telling, address, group, topic, "range,roundrobin")
+
+
+def cooperative(telling: Telling, address: str, group: str, topic: str) -> None:
+    confluent(telling, address, group, topic, "cooperative-sticky")
+
+
+def kafka_python(telling: Telling, address: str, group: str, topic: str) -> None:
+    consumer = kafka.KafkaConsumer(
+        topic,
+        bootstrap_servers=address,
+        group_id=group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        session_timeout_ms=SESSION_MS,
+        heartbeat_interval_ms=HEARTBEAT_MS,
+        reconnect_backoff_max_ms=500,
+    )
+    while not telling.is_over:
+        found = consumer.poll(timeout_ms=_POLL_MS)
+        telling.assigned(sorted(each.partition for each in consumer.assignment()))
+        values = [each.value for records in found.values() for each in records]
+        if not values:
+            continue
+        try:
+            consumer.commit()
+        except kafka.errors.KafkaError:
+            continue
+        telling.read(values)
+    consumer.close()
+
+
+def with_aiokafka(telling: Telling, address: str, group: str, topic: str) -> None:
+    async def run() -> None:
+        consumer = aiokafka.AIOKafkaConsumer(
+            topic,
+            bootstrap_servers=address,
+            group_id=group,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+        )
+        await consumer.start()
+        while not telling.is_over:
+            found: dict[Any, list[Any]] = await consumer.getmany(timeout_ms=_POLL_MS)
+            telling.assigned(sorted(each.partition for each in consumer.assignment()))
+            values = [each.value for records in found.values() for each in records]
+            if not values:
+                continue
+            try:
+                await consumer.commit()
+            except aiokafka.errors.KafkaError:
+                continue
+            telling.read(values)
+        await consumer.stop()
+
+    asyncio.run(run())
+
+
+MEMBERS: dict[str, Callable[[Telling, str, str, str], None]] = {
+    "confluent-kafka": eager,
+    "confluent-kafka-cooperative": cooperative,
+    "kafka-python": kafka_python,
+    "aiokafka": with_aiokafka,
+}
+
+if __name__ == "__main__":
+    MEMBERS[sys.argv[1]](Telling(), *sys.argv[2:5])
