@@ -22,6 +22,8 @@ _MAGIC_AT = 16
 _JUMP_MAX = 1 << 31
 """No offset found behind damage is further ahead than this."""
 
+_EVERY_OFFSET = 1 << 63
+
 
 class Batch(NamedTuple):
     """An intact batch.
@@ -61,7 +63,11 @@ class Damage(NamedTuple):
 
 
 def scan(
-    file: File, position: int, next_offset: int, contiguous_from: int
+    file: File,
+    position: int,
+    next_offset: int,
+    contiguous_from: int,
+    offset_end: int = _EVERY_OFFSET,
 ) -> Iterator[Batch | Damage]:
     """Walk through a segment's file.
 
@@ -71,6 +77,7 @@ def scan(
         next_offset: the offset that it should have, or come before it.
         contiguous_from: from this offset on no offset is missing; before it compaction may have
             left gaps.
+        offset_end: no batch in the file ends behind this offset.
     """
     while position < file.size():
         reason = ""
@@ -79,7 +86,9 @@ def scan(
             if isinstance(found, str):
                 reason = found
                 break
-            reason = _misplaced(found.header, next_offset, contiguous_from)
+            reason = _misplaced(found.header, next_offset, contiguous_from, offset_end)
+            if not reason and found.header.base_offset > next_offset:
+                reason = _contradicted(file, found, next_offset)
             if reason:
                 misplaced = found.header
                 break
@@ -96,17 +105,17 @@ def scan(
             continue
         following = find_intact(file, position + 1, next_offset)
         end = file.size() if following is None else following.position
-        offset_end = next_offset if following is None else following.header.base_offset
+        offset = next_offset if following is None else following.header.base_offset
         yield Damage(
             position,
             end,
             next_offset,
-            offset_end,
+            offset,
             reason,
             following is None,
             misplaced is not None,
         )
-        position, next_offset = end, offset_end
+        position, next_offset = end, offset
 
 
 def _is_confirmed(file: File, position: int, header: BatchHeader, next_offset: int) -> bool:
@@ -118,14 +127,45 @@ def _is_confirmed(file: File, position: int, header: BatchHeader, next_offset: i
     return isinstance(following, Batch) and following.header.base_offset == header.last_offset + 1
 
 
-def _misplaced(header: BatchHeader, next_offset: int, contiguous_from: int) -> str:
+def _misplaced(header: BatchHeader, next_offset: int, contiguous_from: int, offset_end: int) -> str:
     """Return what is wrong with the offsets of a batch, or ""."""
     if header.last_offset_delta < 0:
         return f"a batch ends {-header.last_offset_delta} offsets before it begins"
     gap = header.base_offset - next_offset
     if gap < 0 or (gap > 0 and next_offset >= contiguous_from):
         return f"offset {header.base_offset} where {next_offset} is the next"
+    if header.last_offset >= offset_end:
+        return f"offset {header.last_offset}, which is not before {offset_end}"
     return ""
+
+
+def _contradicted(file: File, batch: Batch, next_offset: int) -> str:
+    """Tell how the next batch contradicts one behind a gap, or "": no checksum covers offsets.
+
+    It contradicts where it comes before it, unless the one after that speaks against it instead: by
+    coming behind both, and not right behind the next one.
+    """
+    last_offset = batch.header.last_offset
+    following = _header_at(file, batch.position + batch.header.size)
+    if following is None or not next_offset <= following.base_offset <= last_offset:
+        return ""
+    position = batch.position + batch.header.size + following.size
+    third = _header_at(file, position)
+    if (
+        third is not None
+        and third.base_offset > last_offset
+        and following.last_offset + 1 != third.base_offset
+        and following.base_offset != next_offset
+    ):
+        return ""
+    return f"offset {batch.header.base_offset} before offset {following.base_offset}"
+
+
+def _header_at(file: File, position: int) -> BatchHeader | None:
+    try:
+        return read_header(file.read(position, HEADER_BYTES))
+    except CorruptRecords:
+        return None
 
 
 def _batches(file: File, position: int) -> Iterator[Batch | str]:

@@ -443,7 +443,8 @@ class Segment:
         """
         self.damages = []
         self._unchecked = (0, position)
-        for found in scan(self._log, position, next_offset, contiguous_from):
+        offset_end = self.base_offset + _OFFSET_DELTA_MAX + 1
+        for found in scan(self._log, position, next_offset, contiguous_from, offset_end):
             if isinstance(found, Damage):
                 self.damages.append(found)
                 continue
