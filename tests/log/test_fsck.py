@@ -187,6 +187,20 @@ def test_whichever_byte_of_a_batch_is_wrong_only_that_batch_is_lost(at: int) -> 
     assert [(each.offset, each.offset_end) for each in report.findings] == [(5, 6)]
 
 
+@pytest.mark.parametrize("at", range(SIZE))
+def test_whichever_byte_of_a_batch_of_a_compacted_topic_is_wrong_only_that_batch_is_lost(
+    at: int,
+) -> None:
+    files = make_store(configs={**CONFIGS, "cleanup.policy": "compact"})
+    rewrite(files, segment(4), flipped(SIZE + at, 0x40))
+    if 12 <= at < 16:
+        assert look(files).findings == []
+        return
+    report = assert_repairs(files, 5)
+    assert [(each.offset, each.offset_end) for each in report.findings] == [(5, 6)]
+    assert "what compaction had left of offset 5 is lost" in str(report.findings[0])
+
+
 def test_several_places_in_one_segment_are_repaired_together() -> None:
     files = make_store(configs={"index.interval.bytes": "1"})
     for at in (1, 2, 5, 11):

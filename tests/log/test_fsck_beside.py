@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ottla.broker.engine import Engine
@@ -9,7 +11,14 @@ from ottla.broker.fsck import check
 from ottla.clock import ManualClock
 from ottla.errors import StorageError
 from ottla.log.checkpoints import encode_offsets
-from ottla.log.fsck.findings import Severity
+from ottla.log.config import LogConfig
+from ottla.log.fsck.findings import LogFacts, Severity
+from ottla.log.fsck.indexes import AbortedCheck
+from ottla.log.fsck.partition import LogCheck
+from ottla.log.fsck.repair import Repair
+from ottla.log.indexes import AbortedTransaction
+from ottla.log.memory_files import MemoryFiles
+from ottla.log.scan import Batch, scan
 from tests.log.damaging import (
     CONFIGS,
     COUNT,
@@ -27,6 +36,8 @@ from tests.log.damaging import (
     rewrite,
     segment,
 )
+
+SEGMENTS = Path(__file__).parents[1] / "data" / "segments"
 
 
 @pytest.mark.parametrize("suffix", [".index", ".timeindex"])
@@ -217,3 +228,66 @@ def test_folders_that_no_topic_uses_are_noted() -> None:
     files.write(f"{STORE}/t-7/partition.metadata", topic_id)
     finding = one(look(files))
     assert (finding.kind, finding.severity) == ("stray", Severity.NOTE)
+
+
+# -- what a real Kafka wrote
+
+
+def from_kafka(name: str) -> MemoryFiles:
+    """Return files with a partition's folder that a real Kafka wrote."""
+    files = MemoryFiles()
+    for path in (SEGMENTS / name).iterdir():
+        files.write(f"{name}/{path.name}", path.read_bytes())
+    return files
+
+
+def check_log(files: MemoryFiles, name: str, was_clean: bool = True) -> LogCheck:
+    facts = LogFacts(was_clean, recovery_point=0, contiguous_from=0)
+    log = LogCheck(files, name, facts)
+    log.run()
+    return log
+
+
+@pytest.mark.parametrize(
+    "name", ["gold-0", "goldtx-0", "__consumer_offsets-5", "__transaction_state-21"]
+)
+def test_nothing_is_wrong_with_what_a_real_kafka_wrote(name: str) -> None:
+    log = check_log(from_kafka(name), name)
+    assert log.findings == []
+    assert log.counts.batches
+
+
+def test_whichever_byte_of_a_transaction_index_is_wrong_it_is_made_anew_as_kafka_made_it() -> None:
+    name, path = "goldtx-0", "goldtx-0/00000000000000000000.txnindex"
+    files = from_kafka(name)
+    content = files.read(path) or b""
+    assert content
+    changed = [flipped(at)(content) for at in range(len(content))]
+    for wrong in (b"", content[:-1], content + content, *changed):
+        files.write(path, wrong)
+        log = check_log(files, name)
+        assert [each.path for each in log.findings] == [path]
+        (step,) = log.steps
+        Repair(files, name, LogConfig(), "clean").carry_out(step.action)
+        assert files.read(path) == content
+        files.write(path, wrong)
+        assert check_log(files, name, was_clean=False).findings == []
+
+
+def test_a_transaction_index_may_speak_of_what_retention_has_removed() -> None:
+    aborted = AbortedTransaction(16, 4, 7, 8)
+    files = from_kafka("goldtx-0")
+    checks = [AbortedCheck(), AbortedCheck(), AbortedCheck()]
+    for found in scan(files.open("goldtx-0/00000000000000000000.log", create=False), 0, 0, 0):
+        assert isinstance(found, Batch)
+        checks[0].visit(found)
+        if found.header.base_offset > 6:
+            checks[1].visit(found)
+        if found.header.base_offset > 7:
+            checks[2].visit(found)
+    told = [
+        check.finish(aborted.encode(), "t", 100, is_compacted=is_compacted)[0]
+        for check, is_compacted in zip(checks, (False, False, True), strict=True)
+    ]
+    assert told == ["", "", ""]
+    assert checks[2].finish(aborted.encode(), "t", 100, is_compacted=False)[0] != ""

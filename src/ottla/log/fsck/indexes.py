@@ -16,6 +16,7 @@ start, and are not looked at.
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ottla.errors import CorruptLog, CorruptRecords
@@ -177,21 +178,27 @@ class AbortedCheck:
     """The check of a log's transaction indexes, and what should stand in them.
 
     A transaction may begin in one segment and end in another, so there is one for the whole log.
+    Where a log has lost its first records, by retention or compaction, entries may speak of what is
+    gone; then they are believed, as far as their markers are there.
     """
 
     def __init__(self) -> None:
+        self._is_first = True
+        self._is_trimmed = False
         self._began: dict[int, int] = {}
-        self._expected: list[AbortedTransaction] = []
+        self._expected: dict[int, AbortedTransaction] = {}
         self._markers: dict[int, int] = {}
 
     def begin_segment(self) -> None:
         """Go on with the next segment."""
-        self._expected = []
+        self._expected = {}
         self._markers = {}
 
     def visit(self, batch: Batch) -> None:
         """Look at the next batch."""
         header = batch.header
+        if self._is_first:
+            self._is_first, self._is_trimmed = False, header.base_offset > 0
         if not header.is_transactional:
             return
         if not header.is_control:
@@ -201,8 +208,8 @@ class AbortedCheck:
         first_offset = self._began.pop(header.producer_id, None)
         if first_offset is not None and _is_abort(batch):
             stable = min(self._began.values(), default=header.last_offset + 1)
-            self._expected.append(
-                AbortedTransaction(header.producer_id, first_offset, header.base_offset, stable)
+            self._expected[header.base_offset] = AbortedTransaction(
+                header.producer_id, first_offset, header.base_offset, stable
             )
 
     def finish(
@@ -224,22 +231,28 @@ class AbortedCheck:
             problem = error.reason
         if len(content or b"") % _ABORTED_ENTRY_BYTES:
             problem = problem or f"its {len(content or b'')} bytes are not whole entries"
+        offsets = [entry.last_offset for entry in entries]
+        if any(following <= offset for offset, following in pairwise(offsets)):
+            problem = problem or "its entries are not in the order of their markers"
         good: dict[int, AbortedTransaction] = {}
         for entry in entries:
-            marker = self._markers.get(entry.last_offset)
-            is_true = entry.first_offset <= entry.last_offset and (
-                marker == entry.producer_id or (marker is None and is_compacted)
-            )
-            if is_true:
+            if self._is_true(entry, is_compacted=is_compacted):
                 good[entry.last_offset] = entry
             elif entry.last_offset < offset_end:
-                problem = problem or f"no transaction was aborted at offset {entry.last_offset}"
-        for entry in self._expected:
-            if entry.last_offset < offset_end and entry.last_offset not in good:
-                told = f"the transaction that was aborted at offset {entry.last_offset} is missing"
-                problem = problem or told
-            good[entry.last_offset] = entry
+                problem = problem or f"no such transaction was aborted at {entry.last_offset}"
+        for offset, entry in self._expected.items():
+            if offset < offset_end and offset not in good:
+                problem = problem or f"the transaction that was aborted at {offset} is missing"
+            good.setdefault(offset, entry)
         return problem, b"".join(good[offset].encode() for offset in sorted(good))
+
+    def _is_true(self, entry: AbortedTransaction, *, is_compacted: bool) -> bool:
+        if not (self._is_trimmed or is_compacted):
+            return entry == self._expected.get(entry.last_offset)
+        marker = self._markers.get(entry.last_offset)
+        return 0 <= entry.first_offset <= entry.last_offset and (
+            marker == entry.producer_id or (marker is None and is_compacted)
+        )
 
 
 def _is_abort(batch: Batch) -> bool:
@@ -258,24 +271,25 @@ class SegmentIndexes:
 
     Attributes:
         offset_end: entries at or behind this offset do not count.
+        does_count: whether any entries count.
     """
 
     def __init__(self, files: Files, folder: str, base_offset: int, facts: LogFacts) -> None:
         self.offset_end = _EVERY_OFFSET if facts.was_clean else facts.recovery_point or 0
-        self._does_count = base_offset < self.offset_end
+        self.does_count = base_offset < self.offset_end
         stem = f"{folder}/{base_offset:020}"
         self._offsets = OffsetIndexCheck(base_offset, files.read(f"{stem}.index"), self.offset_end)
         self._times = TimeIndexCheck(base_offset, files.read(f"{stem}.timeindex"), self.offset_end)
 
     def visit(self, batch: Batch) -> None:
         """Look at the next batch."""
-        if self._does_count:
+        if self.does_count:
             self._offsets.visit(batch)
             self._times.visit(batch)
 
     def finish(self, offset_end: int, *, has_batches: bool) -> dict[str, str]:
         """Return what is wrong with which index, by suffix."""
-        if not self._does_count or not has_batches:
+        if not self.does_count or not has_batches:
             return {}
         found = {
             ".index": self._offsets.finish(offset_end, is_whole=offset_end <= self.offset_end),

@@ -23,7 +23,18 @@ from ottla.errors import CorruptLog, StorageError
 from ottla.log import checkpoints
 from ottla.log.fsck.findings import Counts, Finding, LogFacts, Severity, offsets_text
 from ottla.log.fsck.indexes import AbortedCheck, SegmentIndexes
-from ottla.log.fsck.plan import CutOff, Empty, Kept, Moved, Reindex, Replace, Rewrite, Step, spread
+from ottla.log.fsck.plan import (
+    OFFSETS_MAX,
+    CutOff,
+    Empty,
+    Kept,
+    Moved,
+    Reindex,
+    Replace,
+    Rewrite,
+    Step,
+    spread,
+)
 from ottla.log.producer_state import ProducerState
 from ottla.log.recovery import CLEANED, CUT, SWAP, Cut, offsets_of
 from ottla.log.scan import Batch, Damage, find_intact, scan
@@ -213,7 +224,8 @@ class LogCheck:
     def _scan(self, file: File, base: int, following: int | None) -> Iterator[Batch | Damage]:
         """Walk through a segment; the offsets of a damage are right, as far as anybody knows."""
         end_known = following if following is not None else self.stored_end
-        for found in scan(file, 0, base, self._facts.contiguous_from):
+        offset_end = base + OFFSETS_MAX + 1 if following is None else following
+        for found in scan(file, 0, base, self._facts.contiguous_from, offset_end):
             if not isinstance(found, Damage) or not found.is_tail:
                 yield found
                 continue
@@ -403,7 +415,10 @@ class LogCheck:
             what = f"{size} bytes damaged at byte {damage.start}: {damage.reason}"
             repairs.append(f"the damaged bytes moved to {kept}")
         is_unknown = False
-        if is_lost:
+        if is_lost and damage.offset < facts.contiguous_from:
+            what += f"; what compaction had left of {lost} is lost"
+            repairs.append(f"an empty batch put in the place of {lost}")
+        elif is_lost:
             what += f"; {lost} {'is' if damage.offset_end - damage.offset == 1 else 'are'} lost"
             repairs.append(f"an empty batch put in the place of {lost}")
         elif damage.is_tail and segment is self._segments[-1]:
@@ -443,6 +458,8 @@ class LogCheck:
             findings.append(self._add(Severity.PROBLEM, "bad-index", path, what, repair=repair))
         if findings:
             self.steps.append(Step(Reindex(segment.base_offset), findings))
+        if not indexes.does_count:
+            return
         path = self._path(segment.base_offset, ".txnindex")
         content = self._files.read(path)
         problem, expected = self._aborted.finish(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from ottla.log.fsck.findings import Finding
 
-_RELATIVE_MAX = 0x7FFFFFFF
+OFFSETS_MAX = 0x7FFFFFFF
 """How far an offset may be from its segment's base offset, and from its batch's."""
 
 
@@ -114,7 +114,7 @@ def spread(base_offset: int, empty: Empty) -> list[tuple[int, Empty]]:
     found = []
     offset = empty.offset
     while offset < empty.offset_end:
-        end = min(empty.offset_end, base_offset + _RELATIVE_MAX)
+        end = min(empty.offset_end, base_offset + OFFSETS_MAX)
         if end > offset:
             found.append((base_offset, empty._replace(offset=offset, offset_end=end)))
             offset = end
