@@ -115,6 +115,13 @@ class Script:
         assert isinstance(delivery, Delivery)
         return delivery
 
+    def settle(self) -> None:
+        """Have a first record stored, so that more than one request may be under way."""
+        self.send()
+        self.run()
+        self.answer()
+        self.run()
+
     def run(self, milliseconds: float = 0) -> None:
         """Let time pass and do turns until nothing moves; all but produce is answered."""
         self.clock.advance(milliseconds)

@@ -53,13 +53,71 @@ def test_one_request_carries_several_partitions() -> None:
 
 def test_no_more_requests_are_under_way_than_allowed() -> None:
     script = Script(linger_ms=0, max_in_flight_requests_per_connection=2)
+    script.settle()
     for _ in range(4):
         script.send()
         script.run()
     assert len(script.produced) == 2
     script.answer()
     script.run()
-    assert [script.batches(0), script.batches(1)] == [[(0, 101, 1, 1)], [(0, 101, 2, 2)]]
+    assert [script.batches(0), script.batches(1)] == [[(0, 101, 2, 1)], [(0, 101, 3, 2)]]
+
+
+def test_until_the_first_batch_is_stored_none_follows_that_could_take_its_place() -> None:
+    script = Script(linger_ms=0, retry_backoff_ms=100)
+    first = script.send()
+    script.run()
+    second = script.send()
+    script.run()
+    assert [script.batches(0)] == [[(0, 101, 0, 1)]] and len(script.produced) == 1
+    script.answer(error=codes.NOT_LEADER_OR_FOLLOWER)
+    script.run(100)
+    assert [script.batches(0)] == [[(0, 101, 0, 1)]] and len(script.produced) == 1
+    script.answer(offset=0)
+    script.run()
+    assert [script.batches(0)] == [[(0, 101, 1, 1)]]
+    script.answer(offset=1)
+    assert (first.offset, second.offset) == (0, 1)
+
+
+def test_over_a_new_connection_one_batch_goes_alone_again() -> None:
+    script = Script(linger_ms=0)
+    script.settle()
+    script.lose()
+    script.clock.advance(200)
+    for _ in range(2):
+        script.send()
+        script.run()
+    assert len(script.produced) == 1
+    script.answer()
+    script.run()
+    assert len(script.produced) == 1
+
+
+def test_batches_of_two_identities_are_never_under_way_in_one_partition() -> None:
+    script = Script(linger_ms=0)
+    script.settle()
+    deliveries = []
+    for _ in range(3):
+        deliveries.append(script.send())
+        script.run()
+        script.clock.advance(1)
+    script.lose()
+    script.run(200)
+    deliveries.append(script.send())
+    order = []
+    for _ in range(20):
+        script.run(100)
+        if not script.produced:
+            break
+        assert len(script.produced) == 1
+        [(_, producer_id, sequence, _)] = script.batches()
+        if producer_id == 101:
+            script.answer(error=codes.OUT_OF_ORDER_SEQUENCE_NUMBER)
+        else:
+            order.append((producer_id, sequence))
+            script.answer(offset=len(order))
+    assert [delivery.offset for delivery in deliveries] == [1, 2, 3, 4]
 
 
 def test_what_is_refused_for_now_goes_again_with_its_sequences_and_before_what_is_newer() -> None:
@@ -71,14 +129,17 @@ def test_what_is_refused_for_now_goes_again_with_its_sequences_and_before_what_i
     script.run()
     assert script.produced == []
     script.run(100)
-    assert [script.batches(0), script.batches(1)] == [[(0, 101, 0, 1)], [(0, 101, 1, 1)]]
+    assert [script.batches(0)] == [[(0, 101, 0, 1)]]
     script.answer(offset=0)
+    script.run()
+    assert [script.batches(0)] == [[(0, 101, 1, 1)]]
     script.answer(offset=1)
     assert (first.offset, second.offset) == (0, 1)
 
 
 def test_after_a_lost_connection_everything_under_way_goes_again_in_order() -> None:
     script = Script(linger_ms=0)
+    script.settle()
     deliveries = []
     for _ in range(3):
         deliveries.append(script.send())
@@ -87,13 +148,12 @@ def test_after_a_lost_connection_everything_under_way_goes_again_in_order() -> N
     assert len(script.produced) == 3
     script.lose()
     script.run(200)
-    assert [script.batches(each) for each in range(3)] == [
-        [(0, 101, 0, 1)],
-        [(0, 101, 1, 1)],
-        [(0, 101, 2, 1)],
-    ]
-    for offset in range(3):
-        script.answer(offset=offset)
+    assert [script.batches(0)] == [[(0, 101, 1, 1)]]
+    script.answer(offset=0)
+    script.run()
+    assert [script.batches(0), script.batches(1)] == [[(0, 101, 2, 1)], [(0, 101, 3, 1)]]
+    script.answer(offset=1)
+    script.answer(offset=2)
     assert [delivery.offset for delivery in deliveries] == [0, 1, 2]
 
 
@@ -125,6 +185,7 @@ def test_what_was_sent_behind_it_ends_unknown_with_it_and_what_was_not_sent_goes
         request_timeout_ms=60_000,
         max_in_flight_requests_per_connection=2,
     )
+    script.settle()
     first = script.send()
     script.run()
     script.clock.advance(10)
@@ -192,6 +253,7 @@ def test_a_producer_that_was_never_connected_gives_up_after_three_refusals() -> 
 
 def test_a_refusal_for_good_ends_only_its_batch_and_those_behind_get_new_sequences() -> None:
     script = Script(linger_ms=0)
+    script.settle()
     bad = script.send()
     script.run()
     script.clock.advance(1)

@@ -10,6 +10,11 @@ A batch that was sent, and to which no answer ever came, may or may not be store
 behind a gap, so the producer takes a new producer id then; a partition changes over when nothing of
 it is under way under the old one.
 
+A broker that remembers nothing of a producer in a partition takes any sequence for its first. So
+one batch goes alone, and the next ones when it is stored: over a new connection, under a new
+producer id, and after every failure. Else the second might be stored where the first was refused
+for now.
+
 Kafka: Sender, TransactionManager (KIP-98, KIP-360).
 """
 
@@ -98,6 +103,7 @@ class Sender:
         self._identity = None if config.is_idempotent else NO_IDENTITY
         self._asking_identity = False
         self._next_identity_ms = 0.0
+        self._confirmed: dict[PartitionQueue, tuple[object, int]] = {}
         self._outcomes = threading.Lock()
         self._told_ms = -_STILL_TRYING_EVERY_MS
 
@@ -338,9 +344,12 @@ class Sender:
     def _next_batch(self, queue: PartitionQueue, now: float, room: int) -> Batch | None:
         """Take the next batch of a partition, where it is its turn and it fits."""
         if queue.retries:
-            if queue.retries[0].next_try_ms > now or len(queue.retries[0].data) > room:
+            batch = queue.retries[0]
+            if batch.next_try_ms > now or len(batch.data) > room:
                 return None
-            batch = queue.retries.popleft()
+            if not self._may_follow(queue, batch.identity):
+                return None
+            queue.retries.popleft()
             if batch.base_sequence < 0 and not self._stamp_again(queue, batch):
                 queue.retries.appendleft(batch)
                 return None
@@ -352,6 +361,8 @@ class Sender:
                 return None
             queue.identity = self._identity
             queue.next_sequence = 0
+        if not self._may_follow(queue, queue.identity):
+            return None
         if not queue.closed:
             if queue.open is None or self._waits_until(queue, now) > now:
                 return None
@@ -359,6 +370,14 @@ class Sender:
         if not queue.closed or queue.closed[0].builder.size > room:
             return None
         return self._build(queue, queue.closed.popleft())
+
+    def _may_follow(self, queue: PartitionQueue, identity: object) -> bool:
+        """Tell whether a batch may be sent while others of its partition are under way."""
+        if not queue.in_flight or self._identity is NO_IDENTITY:
+            return True
+        last = queue.in_flight[-1]
+        confirmed = self._confirmed.get(queue)
+        return identity is last.identity and confirmed == (identity, last.times.connected)
 
     def _build(self, queue: PartitionQueue, batch: Batch) -> Batch:
         identity: Identity = queue.identity
@@ -458,6 +477,8 @@ class Sender:
                 if batch is None or batch.is_done:
                     continue
                 if partition.error_code in (codes.NONE, codes.DUPLICATE_SEQUENCE_NUMBER):
+                    confirmed = (batch.identity, batch.times.connected)
+                    self._confirmed[self._queue_of(batch)] = confirmed
                     batch.base_offset = partition.base_offset
                     batch.append_time_ms = partition.log_append_time_ms
                     self._finish(batch, STORED)
@@ -511,6 +532,7 @@ class Sender:
             if not self._config.is_idempotent and not isinstance(error, BrokerError):
                 _LOG.warning("records to %s may be stored twice: %s", batch.topic, error.what)
             queue = self._queue_of(batch)
+            self._confirmed.pop(queue, None)
             batch.next_try_ms = now + self._config.retry_backoff_ms
             retries = [*queue.retries, batch]
             retries.sort(key=lambda each: each.created_ms)
