@@ -13,6 +13,7 @@ from ottla.coordinator.group.records import GroupCodec, offset_record
 from ottla.errors import DiskFull, StorageError, codes
 from ottla.log.memory_files import MemoryFile
 from ottla.protocol.messages.api_03_metadata import MetadataRequest
+from ottla.protocol.messages.api_08_offset_commit import OffsetCommitResponse
 from ottla.protocol.messages.api_09_offset_fetch import OffsetFetchRequest, OffsetFetchResponse
 from ottla.protocol.messages.api_10_find_coordinator import FindCoordinatorRequest
 from ottla.protocol.messages.api_11_join_group import JoinGroupResponse
@@ -141,6 +142,18 @@ def test_a_commit_is_answered_when_it_and_the_topic_are_stored(asking: Asking) -
     asking.sync()
     assert reply.is_done
     assert fetched(asking.after_power_cut()) == 7
+
+
+def test_a_commit_is_not_confirmed_where_the_topic_s_creation_may_be_lost(asking: Asking) -> None:
+    """Both are in one round of syncs; the metadata's fails, and that of the offsets is good."""
+    reply = asking.ask_nowait(commit_request(7), 9)
+    begun = asking.engine.commit.begin()
+    assert begun is not None
+    errors = begun.run()
+    assert errors == [None, None]
+    asking.engine.commit.end([StorageError("the disk is gone"), None])
+    assert isinstance(reply, Pending) and isinstance(reply.response, OffsetCommitResponse)
+    assert committed_error(reply.response) == codes.NOT_COORDINATOR
 
 
 def test_who_fetches_sees_nothing_that_a_power_cut_could_take_back(asking: Asking) -> None:

@@ -8,7 +8,7 @@
 
 Three kinds of deadlines drive what no request does: a member's session, the end of the time to join
 again, the end of the time to sync. They look again at what is so when they are due: the group may
-be gone, the member may have left, another generation may have begun.
+be gone, or the member may have left.
 
 Kafka: GroupMetadataManager, the part of classic groups.
 """
@@ -266,12 +266,12 @@ class Rebalances:
                 self.tell_generation(group, member, answer, decision)
             member.is_new = False
             self.keep_session(group, member, now)
-        generation_id = group.generation_id
+        # The next generation takes this deadline's place, so it is always this one's.
         self._timers.set(
             ("sync", group.group_id),
             now,
             group.rebalance_timeout_ms,
-            lambda now: self._time_to_sync_over(group, generation_id, now),
+            lambda now: self._time_to_sync_over(group, now),
         )
 
     def _become_empty(self, group: ClassicGroup, now: Now, decision: Decision) -> None:
@@ -298,13 +298,9 @@ class Rebalances:
         if not group.unsynced:
             self._timers.cancel(("sync", group.group_id))
 
-    def _time_to_sync_over(self, group: ClassicGroup, generation_id: int, now: Now) -> Decision:
+    def _time_to_sync_over(self, group: ClassicGroup, now: Now) -> Decision:
         decision = Decision()
-        if (
-            generation_id != group.generation_id
-            or group.state not in (State.COMPLETING_REBALANCE, State.STABLE)
-            or not group.unsynced
-        ):
+        if group.state not in (State.COMPLETING_REBALANCE, State.STABLE) or not group.unsynced:
             return decision
         for member_id in list(group.unsynced):
             self.remove_member(group, group.members[member_id], decision)
