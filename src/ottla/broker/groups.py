@@ -96,7 +96,6 @@ class _Shard:
         log: the same.
         next_offset: up to where it is loaded.
         error: why it cannot be asked, as an error code.
-        is_rooted: whether it is stored that there is the topic.
     """
 
     def __init__(self, engine: Engine, log: PartitionLog, coordinator: GroupCoordinator) -> None:
@@ -105,7 +104,6 @@ class _Shard:
         self.runtime = _Runtime(engine, log, coordinator)
         self.next_offset = log.log_start_offset
         self.error = codes.COORDINATOR_LOAD_IN_PROGRESS
-        self.is_rooted = False
 
 
 class Groups:
@@ -255,24 +253,10 @@ class Groups:
                 reply.answer(reply.response if is_good else reply.refused(codes.NOT_COORDINATOR))
 
         if decision.records or decision.waits:
-            self._when_stored(shard, stored)
+            # The topic's creation is synced no later; where that fails, every log does.
+            shard.runtime.when_stored(stored)
         else:
             stored(None)
-
-    def _when_stored(self, shard: _Shard, stored: Callable[[StorageError | None], None]) -> None:
-        """Call `stored` once all that a shard appended is stored, and the topic's creation too."""
-        if shard.is_rooted:
-            shard.runtime.when_stored(stored)
-            return
-
-        def rooted(error: StorageError | None) -> None:
-            if error is not None:
-                stored(error)
-            else:
-                shard.is_rooted = True
-                shard.runtime.when_stored(stored)
-
-        self._engine.metadata.when_stored(rooted)
 
     # -- time
 
