@@ -21,7 +21,9 @@ from ottla.protocol.messages.api_12_heartbeat import HeartbeatRequest
 from ottla.protocol.messages.api_13_leave_group import LeaveGroupRequest
 from ottla.protocol.messages.api_15_describe_groups import DescribeGroupsRequest
 from ottla.protocol.messages.api_16_list_groups import ListGroupsRequest
+from ottla.protocol.messages.api_21_delete_records import DeleteRecordsRequest
 from ottla.protocol.messages.api_32_describe_configs import DescribeConfigsRequest
+from ottla.protocol.messages.api_37_create_partitions import CreatePartitionsRequest
 from ottla.protocol.messages.api_42_delete_groups import DeleteGroupsRequest
 from ottla.protocol.messages.api_47_offset_delete import OffsetDeleteRequest
 from ottla.protocol.messages.group_records import OffsetCommitValue
@@ -110,6 +112,20 @@ def test_nobody_else_writes_to_it(asking: Asking) -> None:
     commit(asking, 1)
     produced = asking.produce(GROUPS_TOPIC, batch_of_values(b"x"), partition=3)
     assert produced.error_code == codes.INVALID_TOPIC_EXCEPTION
+    partition = DeleteRecordsRequest.DeleteRecordsPartition(partition_index=3, offset=-1)
+    topic = DeleteRecordsRequest.DeleteRecordsTopic(name=GROUPS_TOPIC, partitions=[partition])
+    (deleted,) = asking.ask(DeleteRecordsRequest(topics=[topic])).topics
+    assert deleted.partitions[0].error_code == codes.INVALID_TOPIC_EXCEPTION
+    assert fetched(restarted(asking)) == 1
+
+
+def test_it_keeps_its_number_of_partitions(asking: Asking) -> None:
+    commit(asking, 1)
+    wanted = CreatePartitionsRequest.CreatePartitionsTopic(
+        name=GROUPS_TOPIC, count=60, assignments=None
+    )
+    (result,) = asking.ask(CreatePartitionsRequest(topics=[wanted])).results
+    assert result.error_code == codes.INVALID_PARTITIONS
     assert fetched(asking) == 1
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ottla.broker.groups import INTERNAL_TOPICS
 from ottla.broker.requests import Pending
 from ottla.errors import codes
 from ottla.protocol.messages.api_21_delete_records import (
@@ -39,6 +40,9 @@ def handle(engine: Engine, request: DeleteRecordsRequest, version: int, context:
         for each in topic.partitions:
             result = _Result(partition_index=each.partition_index, low_watermark=_NONE)
             results.append(result)
+            if topic.name in INTERNAL_TOPICS:
+                result.error_code = codes.INVALID_TOPIC_EXCEPTION
+                continue
             log = engine.log_of(topic.name, each.partition_index)
             if log is None:
                 result.error_code = engine.why_not(topic.name, each.partition_index)[0]

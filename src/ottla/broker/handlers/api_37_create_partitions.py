@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ottla.broker.durably import answer_durably
+from ottla.broker.groups import INTERNAL_TOPICS
 from ottla.errors import codes
 from ottla.protocol.messages.api_37_create_partitions import (
     CreatePartitionsRequest,
@@ -51,6 +52,10 @@ def _add(engine: Engine, asked: _Asked, *, validate_only: bool) -> tuple[int, st
     topic = engine.cluster.topics.get(asked.name)
     if topic is None:
         return codes.UNKNOWN_TOPIC_OR_PARTITION, f"There is no topic {asked.name!r}."
+    if asked.name in INTERNAL_TOPICS:
+        return codes.INVALID_PARTITIONS, (
+            f"What is in {asked.name} is found by its number of partitions, which stays what it is."
+        )
     if asked.assignments is not None:
         if len(asked.assignments) != asked.count - topic.partitions:
             return codes.INVALID_REPLICA_ASSIGNMENT, (
