@@ -51,7 +51,7 @@ GROUPS_TOPIC = "__consumer_offsets"
 INTERNAL_TOPICS = frozenset({GROUPS_TOPIC, "__transaction_state"})
 """What the broker writes to itself, and only itself. Kafka: Topic.INTERNAL_TOPICS."""
 
-LOAD_AT_ONCE_BYTES = 256 * 1024
+LOAD_AT_ONCE_BYTES = 128 * 1024
 """The size of a log that is loaded while somebody waits; some 25 ms."""
 
 STALL_MS = 1000.0
