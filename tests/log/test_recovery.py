@@ -515,3 +515,23 @@ def test_what_is_checked_after_a_crash_is_read_from_the_disk(
         sync(log)
     assert forgotten == [(f"{tmp_path}/t-0/00000000000000000000.log", 0)]
     log.close()
+
+
+def test_what_is_shown_of_a_damaged_log_is_durable() -> None:
+    config = LogConfig(segment_bytes=SIZE)
+    log, files = new_log(config)
+    append(log, b"abc")
+    sync(log)
+    append(log, b"def")
+    append(log, b"ghi")
+    path = f"root/t-0/{1:020}.log"
+    content = bytearray(files.read(path) or b"")
+    content[-1] ^= 1
+    file = files.open(path, create=False)
+    file.truncate(0)
+    file.append([content])
+    shown = open_log(files, config)
+    assert isinstance(shown.failed, CorruptLog)
+    assert values_of(shown, 2) == [b"ghi"]
+    again = open_log(files.after_power_cut(), config)
+    assert values_of(again, 2) == [b"ghi"]

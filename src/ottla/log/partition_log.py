@@ -177,6 +177,7 @@ class PartitionLog:
         log.recovery_point = log.log_end_offset if recovery_point is None else recovery_point
         log._epochs = LeaderEpochs(files, log.folder, recovered.segments)
         end_offset = max(log.log_end_offset, log.log_start_offset)
+        log._make_durable(recovered.checked)
         if recovered.damage is not None:
             log.failed = recovered.damage
         elif end_offset < log_end_offset_min:
@@ -189,15 +190,22 @@ class PartitionLog:
         log._advance(log.log_end_offset, log._active, log._active.size)
         return log
 
+    def _make_durable(self, checked: list[Segment]) -> None:
+        """Sync what was found after a crash, and its names: readers see all of it from now on."""
+        for segment in checked:
+            segment.log.begin_sync()()
+            segment.log.end_sync()
+        if checked:
+            self._files.sync_folder(self.folder)
+            self._files.sync_folder(self._root)
+
     def _make_writable(self, checked: list[Segment], *, was_clean: bool) -> None:
-        """Make durable what was found, and begin a new epoch where something may be lost."""
+        """Begin a new epoch where something may be lost, and note what is to be saved."""
         if self.log_end_offset < self.log_start_offset:
             self._restart_at(self.log_start_offset)
             checked = []
         self._epochs.settle(self.log_end_offset, bump=not was_clean and self.log_end_offset > 0)
         for segment in checked:
-            segment.log.begin_sync()()
-            segment.log.end_sync()
             self._unsaved[segment] = None
             self.bytes_unchecked += segment.size
 
