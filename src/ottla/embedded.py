@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ottla.broker.broker import Broker
+from ottla.broker.caller import Caller
 from ottla.broker.requests import CloseConnection, Context, Pending
 from ottla.client.address import parse_brokers
 from ottla.client.tcp import TcpNetwork
@@ -110,6 +111,7 @@ class EmbeddedNetwork:
         self.bootstrap = [("", 0)]
         self.address = address
         self.broker = broker
+        self.caller = Caller(broker)
         self.client_id = client_id
         self.clock = clock
         self._release = release
@@ -126,12 +128,12 @@ class EmbeddedNetwork:
 
     def poll(self, timeout_s: float) -> None:
         if not self._arrived:
-            self.broker.drive(timeout_s)
+            self.caller.drive(timeout_s)
         while self._arrived:
             self._arrived.popleft()()
 
     def wake(self) -> None:
-        self.broker.wake()
+        self.caller.wake()
 
     def close(self) -> None:
         release, self._release = self._release, lambda: None
@@ -152,7 +154,7 @@ class EmbeddedChannel:
         context = Context("", 0, network.client_id, "", [] if call.traced else None)
         call.sent_ns = network.clock.monotonic_ns()
         try:
-            reply = network.broker.handle(call.request, call.version, context)
+            reply = network.caller.handle(call.request, call.version, context)
         except CloseConnection as error:
             network.post(_bind(self._lost, error))
             return

@@ -14,6 +14,7 @@ import pytest
 
 from ottla import Broker
 from ottla.broker.broker import parse_address
+from ottla.broker.caller import Caller
 from ottla.broker.requests import Context, Pending, Reply
 from ottla.errors import Closed, ConfigError, StorageError, StoreInUse, codes
 from ottla.log.group_commit import Round
@@ -26,16 +27,22 @@ from tests.broker.asking import batch_of_values, fetch_request, produce_request
 WAIT_S = 30.0
 
 
-def answer(broker: Broker, reply: Reply) -> ApiMessage | None:
+def ask(broker: Broker, request: ApiMessage) -> ApiMessage | None:
+    """Ask the broker, and wait for its answer."""
+    caller = Caller(broker)
+    return answer(caller, caller.handle(request, 12, Context()))
+
+
+def answer(caller: Caller, reply: Reply) -> ApiMessage | None:
     """Drive the broker until a reply is there."""
     while isinstance(reply, Pending) and not reply.is_done:
-        broker.drive(WAIT_S)
+        caller.drive(WAIT_S)
     return reply.response if isinstance(reply, Pending) else reply
 
 
 def make_topic(broker: Broker, name: str = "t") -> MetadataResponse:
     topics = [MetadataRequest.MetadataRequestTopic(name=name)]
-    response = answer(broker, broker.handle(MetadataRequest(topics=topics), 12, Context()))
+    response = ask(broker, MetadataRequest(topics=topics))
     assert isinstance(response, MetadataResponse)
     return response
 
@@ -43,7 +50,7 @@ def make_topic(broker: Broker, name: str = "t") -> MetadataResponse:
 def produce(broker: Broker, value: bytes = b"v") -> ProduceResponse.PartitionProduceResponse:
     now_ms = broker.engine.clock.now_ms()
     request = produce_request("t", batch_of_values(value, timestamp_ms=now_ms))
-    response = answer(broker, broker.handle(request, 12, Context()))
+    response = ask(broker, request)
     assert isinstance(response, ProduceResponse)
     return response.responses[0].partition_responses[0]
 
@@ -89,8 +96,7 @@ def test_whoever_waits_for_records_is_woken_by_another_thread_s_append() -> None
     with Broker() as broker:
         make_topic(broker)
         request = fetch_request("t", min_bytes=1, max_wait_ms=int(WAIT_S * 10_000))
-        reply = broker.handle(request, 12, Context())
-        wait = in_thread(lambda: answer(broker, reply))
+        wait = in_thread(lambda: ask(broker, request))
         produce(broker)
         response = wait()
         assert isinstance(response, FetchResponse)
@@ -101,27 +107,28 @@ def test_a_long_poll_ends_by_itself() -> None:
     with Broker() as broker:
         make_topic(broker)
         request = fetch_request("t", min_bytes=1, max_wait_ms=20)
-        response = answer(broker, broker.handle(request, 12, Context()))
+        response = ask(broker, request)
         assert isinstance(response, FetchResponse)
         assert not response.responses[0].partitions[0].records
 
 
 def test_wake_ends_a_drive_that_waits_and_the_next_one() -> None:
     with Broker() as broker:
-        broker.drive(0)
-        broker.wake()
-        broker.drive(WAIT_S * 10)
+        caller = Caller(broker)
+        caller.drive(0)
+        caller.wake()
+        caller.drive(WAIT_S * 10)
         begun = threading.Event()
 
         def drive_twice() -> bool:
-            broker.drive(0)
+            caller.drive(0)
             begun.set()
-            broker.drive(WAIT_S * 10)
+            caller.drive(WAIT_S * 10)
             return True
 
         wait = in_thread(drive_twice)
         begun.wait(WAIT_S)
-        broker.wake()
+        caller.wake()
         assert wait()
 
 
@@ -132,7 +139,8 @@ def test_a_sync_that_was_interrupted_is_done_again_and_nobody_waits_for_ever(
         make_topic(broker)
         now_ms = broker.engine.clock.now_ms()
         request = produce_request("t", batch_of_values(b"v", timestamp_ms=now_ms))
-        reply = broker.handle(request, 12, Context())
+        caller = Caller(broker)
+        reply = caller.handle(request, 12, Context())
         assert isinstance(reply, Pending)
         synced: list[str] = []
 
@@ -152,7 +160,7 @@ def test_a_sync_that_was_interrupted_is_done_again_and_nobody_waits_for_ever(
         with monkeypatch.context() as patch:
             patch.setattr(broker.engine.commit, "begin", lambda: begin(commit_begin))
             with pytest.raises(KeyboardInterrupt):
-                broker.drive(0)
+                caller.drive(0)
         assert synced == ["interrupted", "again"]
         assert reply.is_done
         assert not broker.engine.commit.is_running
@@ -162,13 +170,14 @@ def test_closing_answers_whatever_waits_and_refuses_the_rest() -> None:
     broker = Broker()
     make_topic(broker)
     request = fetch_request("t", min_bytes=1, max_wait_ms=600_000)
-    reply = broker.handle(request, 12, Context())
+    caller = Caller(broker)
+    reply = caller.handle(request, 12, Context())
     assert isinstance(reply, Pending)
     broker.close()
     broker.close()
     assert reply.is_done
     with pytest.raises(Closed):
-        broker.handle(MetadataRequest(), 12, Context())
+        caller.handle(MetadataRequest(), 12, Context())
     with pytest.raises(Closed):
         broker.listen()
 
@@ -228,19 +237,21 @@ def test_a_child_process_cannot_use_the_parent_s_broker(tmp_path: Path) -> None:
     script = f"""
 import os, sys
 from ottla import Broker
+from ottla.broker.caller import Caller
 from ottla.broker.requests import Context
 from ottla.errors import Forked
 from ottla.protocol.messages.api_03_metadata import MetadataRequest
 broker = Broker({str(tmp_path / "store")!r})
+caller = Caller(broker)
 if os.fork() == 0:
     try:
-        broker.handle(MetadataRequest(), 12, Context())
+        caller.handle(MetadataRequest(), 12, Context())
     except Forked:
         broker.close()
         os._exit(7)
     os._exit(1)
 _, status = os.wait()
-broker.handle(MetadataRequest(), 12, Context())
+caller.handle(MetadataRequest(), 12, Context())
 broker.close()
 sys.exit(os.waitstatus_to_exitcode(status))
 """
@@ -287,3 +298,31 @@ def test_a_store_is_served_though_its_owner_cannot_be_noted(
     assert not (tmp_path / ".owner").exists()
     with Broker(tmp_path) as broker, pytest.raises(StoreInUse):
         Broker(tmp_path)
+
+
+def test_of_many_callers_only_those_are_woken_whose_requests_are_answered(tmp_path: Path) -> None:
+    with Broker(tmp_path / "store") as broker:
+        make_topic(broker)
+        produce(broker)
+        waiting = Caller(broker)
+        request = fetch_request("t", offset=1, min_bytes=1, max_wait_ms=int(WAIT_S * 10_000))
+        reply = waiting.handle(request, 12, Context())
+        begun = threading.Event()
+
+        def wait_for_records() -> int:
+            turns = 0
+            begun.set()
+            while isinstance(reply, Pending) and not reply.is_done:
+                waiting.drive(WAIT_S)
+                turns += 1
+            return turns
+
+        wait = in_thread(wait_for_records)
+        begun.wait(WAIT_S)
+        topics = [MetadataRequest.MetadataRequestTopic(name="another")]
+        for _ in range(20):
+            ask(broker, MetadataRequest(topics=topics))
+        produce(broker)
+        turns = wait()
+        assert isinstance(turns, int)
+        assert turns <= 3

@@ -1,11 +1,7 @@
 """The broker as an object: in this process for whoever has it, and on a port where it listens.
 
-Without a server the callers do all the work. `handle` answers at once or later, and `drive` does
-what is left to do: the first thread that finds something to be made durable syncs it, for all of
-them; the others wait until something has changed. So a lone caller changes threads nowhere, and
-many share their syncs.
-
-With a server its event loop does the same work besides; whoever comes first does it.
+Whoever has it asks it through a `Caller`, and the callers share the work. With a server its event
+loop does the same work besides; whoever comes first does it.
 """
 
 from __future__ import annotations
@@ -17,10 +13,9 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
+from ottla.broker.caller import Caller
 from ottla.broker.engine import Engine
 from ottla.broker.housekeeper import Housekeeper
-from ottla.broker.requests import Pending
-from ottla.broker.router import handle
 from ottla.clock import SYSTEM
 from ottla.errors import Closed, ConfigError, Forked, StorageError
 from ottla.log.files import Files, OsFiles, write_owner
@@ -29,9 +24,7 @@ from ottla.log.memory_files import MemoryFiles
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ottla.broker.requests import Context, Reply
     from ottla.broker.server import Server
-    from ottla.protocol.message import ApiMessage
 
 _LOG = logging.getLogger("ottla.broker")
 _MEMORY = "memory"
@@ -52,6 +45,8 @@ class Broker:
     Attributes:
         path: the folder, or None.
         address: where it listens as "host:port", or "".
+        callers: all that ask it in this process.
+        idle_callers: those of them that wait.
 
     Raises:
         StorageError: the folder cannot be opened; `StoreInUse` where another process has it.
@@ -77,10 +72,10 @@ class Broker:
             {"ottla.durability": durability, **(settings or {})},
         )
         self.engine.advertised = advertised
-        self._changed = threading.Condition(self.engine.lock)
-        self._changes = 0
-        self._seen = threading.local()
-        self._waiting = 0
+        self._round_over = threading.Condition(self.engine.lock)
+        self.callers: weakref.WeakSet[Caller] = weakref.WeakSet()
+        self.idle_callers: dict[Caller, None] = {}
+        self._caller = Caller(self)
         self._closed = False
         self._forked = False
         self._server: Server | None = None
@@ -119,96 +114,42 @@ class Broker:
     ) -> None:
         self.close()
 
-    # -- for callers in this process
+    # -- for its callers; with the engine's lock held
 
-    def handle(self, request: ApiMessage, version: int, context: Context) -> Reply:
-        """Answer a request, now or later; any thread may ask.
-
-        Raises:
-            CloseConnection: there is no other answer, such as to acks=0 that failed.
-            Closed: the broker is closed.
-            Forked: the broker belongs to the parent process.
-        """
-        self._check_usable()
-        with self.engine.lock:
-            if self._closed:
-                raise Closed("the broker is closed")
-            reply = handle(self.engine, request, version, context)
-            if isinstance(reply, Pending):
-                reply.when_done(self._note_change)
-            self._wake_server()
-        return reply
-
-    def drive(self, timeout_s: float) -> None:
-        """Do one unit of the work that is waiting, or wait until something has changed.
-
-        Args:
-            timeout_s: how long to wait at most. It may return before that without a reason.
-
-        Raises:
-            Forked: the broker belongs to the parent process.
-        """
-        self._check_usable()
-        engine = self.engine
-        with self._changed:
-            engine.expire(engine.clock.monotonic_ms())
-            running = None if self._closed else engine.commit.begin()
-            if running is None:
-                if getattr(self._seen, "changes", -1) == self._changes:
-                    self._wait(timeout_s)
-                self._seen.changes = self._changes
-                return
-        errors: list[StorageError | None] = []
-        try:
-            for part in running.parts:
-                errors.append(part())
-        except BaseException as error:
-            # Ctrl-C, most likely. Others wait for the round, so it is brought to its end: a sync
-            # that was interrupted has not failed, and is done again unless it was about to say so.
-            if isinstance(error.__context__, OSError | StorageError):
-                errors.append(StorageError(f"a sync was interrupted: {error.__context__}"))
-            errors += [part() for part in running.parts[len(errors) :]]
-            raise
-        finally:
-            with self._changed:
-                engine.commit.end(errors)
-                self._note_change()
-                self._wake_server()
-
-    def _wake_server(self) -> None:
+    def wake_server(self) -> None:
+        """Have the server look at what there is to do, where there is something and a server."""
         if self._server is None:
             return
         if self.engine.commit.is_waiting or self.engine.groups.has_new_deadlines():
             self._server.wake()
 
-    def _wait(self, timeout_s: float) -> None:
-        engine = self.engine
-        deadline_ms = engine.next_deadline_ms()
-        if deadline_ms is not None:
-            timeout_s = min(timeout_s, (deadline_ms - engine.clock.monotonic_ms()) / 1000)
-        if timeout_s > 0:
-            self._waiting += 1
-            self._changed.wait(timeout_s)
-            self._waiting -= 1
-        engine.expire(engine.clock.monotonic_ms())
+    def round_ended(self) -> None:
+        """Have somebody begin the next round, where there is something for one."""
+        self._round_over.notify_all()
+        if self._server is not None:
+            self.wake_server()
+        elif self.engine.commit.is_waiting and self.idle_callers:
+            next(iter(self.idle_callers)).wake()
 
-    def wake(self) -> None:
-        """End a `drive` that waits, in whatever thread; or the next one."""
-        with self._changed:
-            self._note_change()
-            self._wake_server()
-
-    def _note_change(self, response: object = None) -> None:
-        self._changes += 1
-        if self._waiting:
-            self._changed.notify_all()
-
-    def _check_usable(self) -> None:
+    def check_usable(self) -> None:
+        """Raise `Forked` in a child of the process that opened it."""
         if self._forked:
             raise Forked(
                 "the broker was opened by the parent process and cannot be used after a fork",
                 next_steps=("Open it in the process that uses it.",),
             )
+
+    # -- for its housekeeper
+
+    def wake(self) -> None:
+        """Have somebody do what was left to do, and end a `drive` that waits."""
+        with self.engine.lock:
+            self._caller.wake()
+            self.round_ended()
+
+    def drive(self, timeout_s: float) -> None:
+        """Do one unit of the work that is waiting, or wait for others to do it."""
+        self._caller.drive(timeout_s)
 
     # -- for everybody else
 
@@ -228,7 +169,7 @@ class Broker:
         """
         from ottla.broker.server import Server
 
-        self._check_usable()
+        self.check_usable()
         Server(self, host, port).start_in_thread()
         return self.address
 
@@ -270,16 +211,17 @@ class Broker:
         if server is not None:
             server.stop()
         self._housekeeper.stop()
-        with self._changed:
+        with self.engine.lock:
             if self._closed:
                 return
             self._closed = True
             while self.engine.commit.is_running:
-                self._changed.wait()
+                self._round_over.wait()
             try:
                 self.engine.close()
             finally:
-                self._note_change()
+                for caller in self.callers:
+                    caller.wake()
 
     def forget(self) -> None:
         """Take note that this is a child process, and the broker the parent's."""

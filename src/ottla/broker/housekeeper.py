@@ -49,7 +49,7 @@ class Driven(Protocol):
     engine: Engine
 
     def wake(self) -> None:
-        """Have the next round of syncs begun."""
+        """Have the next round of syncs begun, and end a `drive` that waits."""
         ...
 
     def drive(self, timeout_s: float) -> None:
@@ -205,11 +205,16 @@ class Housekeeper:
     def _save_part(self, logs: list[PartitionLog]) -> None:
         engine = self._engine
         ended = threading.Event()
+
+        def note_end(error: StorageError | None) -> None:
+            ended.set()
+            self._broker.wake()
+
         with engine.lock:
             for log in logs:
                 log.recovery_point_wanted = True
                 engine.commit.add(log)
-            engine.commit.add_job(lambda: None, lambda error: ended.set())
+            engine.commit.add_job(lambda: None, note_end)
         self._broker.wake()
         while not ended.is_set() and not self._stopping:
             self._broker.drive(_DRIVE_S)
