@@ -219,9 +219,11 @@ class MemoryFiles:
     def forget_cached(self, content: Content) -> None:
         """Read a file from the disk again; what a failed sync has not brought there is gone."""
         if self._is_model:
+            size = len(content.data)
             content.data[:] = content.durable
             for change in content.changes:
                 change.apply(content.data)
+            content.data += bytes(max(0, size - len(content.data)))
 
     def content_of(self, path: str) -> Content:
         """Return what a name stands for."""
