@@ -11,7 +11,7 @@ from ottla.broker.groups import GROUPS_TOPIC, partition_of
 from ottla.broker.requests import Pending
 from ottla.coordinator.group.records import GroupCodec, offset_record
 from ottla.errors import DiskFull, StorageError, codes
-from ottla.log.memory_files import MemoryFile
+from ottla.log.memory_files import MemoryFile, MemoryFiles
 from ottla.protocol.messages.api_03_metadata import MetadataRequest
 from ottla.protocol.messages.api_08_offset_commit import OffsetCommitResponse
 from ottla.protocol.messages.api_09_offset_fetch import OffsetFetchRequest, OffsetFetchResponse
@@ -257,6 +257,25 @@ def test_what_cannot_be_appended_is_refused_and_later_it_goes_on(
     assert commit(asking, 2) == codes.NONE
 
 
+def test_where_the_topic_or_a_log_cannot_be_made_there_is_no_coordinator_yet(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StorageError("broken")
+
+    not_available = codes.COORDINATOR_NOT_AVAILABLE
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFile, "append", fail)
+        assert commit(asking, 1) == not_available
+        assert asking.ask(join_request()).error_code == not_available
+    assert GROUPS_TOPIC not in asking.engine.cluster.topics
+    commit(asking, 1, group_id="goldg")
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFiles, "make_folder", fail)
+        assert commit(asking, 1) == not_available
+    assert commit(asking, 1) == codes.NONE
+
+
 def test_after_a_sync_that_failed_there_is_no_coordinator(asking: Asking) -> None:
     member = stable(asking)
     committing = asking.ask_nowait(
@@ -299,6 +318,28 @@ def test_nothing_is_answered_from_a_shard_that_is_not_loaded(
     again.engine.groups.load_waiting()
     assert fetched(again) == 5
     assert heartbeat(again, member, 1) == codes.NONE
+
+
+def test_a_topic_that_is_deleted_while_it_is_loaded_leaves_nothing(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups_module, "LOAD_AT_ONCE_BYTES", 0)
+    monkeypatch.setattr("ottla.coordinator.runtime._READ_BYTES", 100)
+    stable(asking)
+    commit(asking, 1, group_id="other")
+    again = restarted(asking)
+    assert commit(again, 1) == codes.COORDINATOR_LOAD_IN_PROGRESS
+    (shard,) = again.engine.groups._shards.items()
+    assert again.engine.groups._load_some(*shard)
+    again.engine.delete_topic(again.engine.cluster.topics[GROUPS_TOPIC])
+    again.sync()
+    again.engine.groups.load_waiting()
+    again.engine.groups.load_all()
+    assert not again.engine.groups._load_some(*shard)
+    assert again.engine.groups.next_deadline_ms() is None
+    monkeypatch.setattr(groups_module, "LOAD_AT_ONCE_BYTES", 1 << 20)
+    assert commit(again, 2) == codes.NONE
+    assert state_of(again) == "Empty"
 
 
 def test_all_shards_are_loaded_after_a_start_and_sessions_begin(
