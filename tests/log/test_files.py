@@ -175,6 +175,29 @@ def test_a_write_that_fails_half_way_leaves_nothing(
     file.close()
 
 
+def test_a_write_that_cannot_be_taken_back_tears_the_file(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ottla.log import files as module
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    file = OsFiles().open(f"{folder}/a", create=True)
+    file.append([b"before"])
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write_at", fails)
+        with pytest.raises(StorageError):
+            file.append([b"lost"])
+        assert not file.is_torn
+        patch.setattr(os, "ftruncate", fails)
+        with pytest.raises(StorageError):
+            file.append([b"lost"])
+    assert file.is_torn
+    assert file.size() == 6
+    file.close()
+
+
 def test_the_model_keeps_through_a_power_cut_exactly_what_was_synced() -> None:
     files = MemoryFiles(model_power_cuts=True)
     file = files.open("d/a", create=True)

@@ -229,3 +229,28 @@ def test_a_folder_that_was_made_in_an_earlier_life_is_durable_once_something_is_
     append(again, b"a")
     sync(again)
     assert values_of(open_log(files.after_power_cut())) == [b"a"]
+
+
+def test_a_log_with_half_a_batch_that_cannot_be_cut_off_refuses_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, files = new_log()
+    append(log, b"a")
+    sync(log)
+
+    def tears(self: MemoryFile, buffers: Sequence[Buffer]) -> None:
+        content = self._files.content_of(self.path)
+        self._files.write_at(self.path, content, self.size(), [b"".join(buffers)[:50]])
+        self.is_torn = True
+        raise StorageError("half of it was written")
+
+    with monkeypatch.context() as context:
+        context.setattr(MemoryFile, "append", tears)
+        with pytest.raises(StorageError):
+            append(log, b"b")
+    with pytest.raises(StorageError, match="half of it"):
+        append(log, b"c")
+    again = open_log(files)
+    assert again.failed is None
+    assert values_of(again) == [b"a"]
+    assert append(again, b"d") == 1

@@ -34,9 +34,15 @@ _DESCRIPTORS_OF_A_THREAD = 4
 
 
 class File(Protocol):
-    """A file that grows at its end and is read anywhere."""
+    """A file that grows at its end and is read anywhere.
+
+    Attributes:
+        path: its path.
+        is_torn: whether an append failed and what it had written could not be cut off again.
+    """
 
     path: str
+    is_torn: bool
 
     def size(self) -> int:
         """Return its size in bytes."""
@@ -218,6 +224,7 @@ class OsFile:
         self.path = path
         self._owner = owner
         self._size = size
+        self.is_torn = False
         self._syncing = 0
         self._closed = False
 
@@ -233,8 +240,10 @@ class OsFile:
             if written != wanted:
                 self._append_rest(descriptor, buffers, start, written)
         except OSError as error:
-            with contextlib.suppress(OSError):
+            try:
                 os.ftruncate(descriptor, start)
+            except OSError:
+                self.is_torn = True
             raise storage_error(error, self.path, "writing to") from error
         self._size = start + wanted
 

@@ -113,6 +113,7 @@ class MemoryFile:
         self._files = files
         self._content: Content | None = content
         self._size = len(content.data)
+        self.is_torn = False
 
     def _opened(self) -> Content:
         if self._content is not None:
@@ -128,8 +129,10 @@ class MemoryFile:
         try:
             written = self._files.write_at(self.path, content, self._size, buffers)
         except OSError as error:
-            with contextlib.suppress(OSError):
+            try:
                 self._files.cut_at(self.path, content, self._size)
+            except OSError:
+                self.is_torn = True
             raise storage_error(error, self.path, "writing to") from error
         self._size += written
 

@@ -319,7 +319,9 @@ class PartitionLog:
             self.log_end_offset = last_offset + 1
             if header.producer_id >= 0:
                 self._note_producer(batch, header, base_offset)
-        except StorageError:
+        except StorageError as error:
+            if self._active.log.is_torn:  # only a start that checks everything cuts it off
+                self._fail(error)
             raise
         except BaseException as error:
             self._fail(self._interrupted(error))
