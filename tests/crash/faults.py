@@ -58,7 +58,7 @@ def _in_a_sync(step: str, number: int) -> Iterator[Fault]:
         yield Fault(number)
 
 
-_KINDS: dict[str, Callable[[str, int], Iterator[Fault]]] = {
+KINDS: dict[str, Callable[[str, int], Iterator[Fault]]] = {
     "each step fails: EIO": _with_an_error,
     "each step fails: ENOSPC": _with_no_room,
     "each write is cut short": _cut_short,
@@ -84,7 +84,13 @@ def run_with(fault: Fault) -> tuple[Workload, Verdict]:
         for found in (files.after_power_cut(), files.after_kill()):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(checkpoints, "new_uuid", judges_uuids())
-                judged = judge(found, workload.book, workload.clock.now_ms(), twice=False)
+                judged = judge(
+                    found,
+                    workload.book,
+                    workload.clock.now_ms(),
+                    twice=False,
+                    hurt=frozenset(files.hurt),
+                )
             verdict.lost += judged.lost
             verdict.duplicated += judged.duplicated
             verdict.reordered += judged.reordered
@@ -96,9 +102,7 @@ def run(what: str, full: bool) -> tuple[Row, list[str]]:
     """Run one kind of faults; returns what came of it, and what was wrong in words."""
     begun = time.perf_counter()
     faults = [
-        fault
-        for number, step in enumerate(steps(), 1)
-        for fault in _KINDS[what](step, number)
+        fault for number, step in enumerate(steps(), 1) for fault in KINDS[what](step, number)
     ]
     row = Row(f"{what}, model", exist=len(faults) if full else None)
     if not full:
@@ -117,4 +121,4 @@ def run(what: str, full: bool) -> tuple[Row, list[str]]:
 
 def rows(full: bool) -> list[Row]:
     """Run all of it, or the short form."""
-    return [run(what, full)[0] for what in _KINDS]
+    return [run(what, full)[0] for what in KINDS]

@@ -62,6 +62,7 @@ class FaultyFiles(MemoryFiles):
         fault: what fails, or None.
         full: whether there is no room for batches.
         failed: the folders of partitions of which a sync of batches failed since the last start.
+        hurt: the same, in all lives.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class FaultyFiles(MemoryFiles):
         self.fault: Fault | None = None
         self.full = False
         self.failed: set[str] = set()
+        self.hurt: set[str] = set()
         self._cannot_cut = False
 
     def step(self, what: str, path: str) -> None:
@@ -127,4 +129,5 @@ class FaultyFiles(MemoryFiles):
             content.changes.clear()
             if path.endswith(".log"):
                 self.failed.add(path.rpartition("/")[0])
+                self.hurt.add(path.rpartition("/")[0])
             raise

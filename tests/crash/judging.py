@@ -13,14 +13,21 @@ from ottla.errors import KafkaError, codes
 from ottla.log.memory_files import MemoryFiles
 from ottla.records.batch import read_header
 from tests.crash.faulty_files import FaultyFiles
-from tests.crash.lives import Found, Life, batch
+from tests.crash.lives import STORE, Found, Life, batch, records_of
 from tests.crash.promises import Batch, Book, Partition, Sent, Topic, Verdict
 
 _FURTHER = 1_000_000_000
 """The number of the first record that the judge sends himself."""
 
 
-def judge(files: MemoryFiles, book: Book, now_ms: int, *, twice: bool) -> Verdict:
+def judge(
+    files: MemoryFiles,
+    book: Book,
+    now_ms: int,
+    *,
+    twice: bool,
+    hurt: frozenset[str] = frozenset(),
+) -> Verdict:
     """Open a store, and look for everything that was promised.
 
     Args:
@@ -28,12 +35,15 @@ def judge(files: MemoryFiles, book: Book, now_ms: int, *, twice: bool) -> Verdic
         book: what was promised.
         now_ms: the time.
         twice: cut the power afterwards and look once more; and again when more was sent.
+        hurt: the folders of partitions of which a sync failed: where intact batches lie behind
+            what that lost they may refuse more, but what was confirmed must be readable.
     """
     verdict = Verdict()
     added: Book | None = None
     try:
         for task in ("send_again", "send_more", ""):
             found = _Found(files, book, now_ms, verdict)
+            found.hurt = hurt
             found.compare(added)
             if verdict.problems:
                 break
@@ -66,6 +76,8 @@ class _Found:
         self._book = book
         self._verdict = verdict
         self._serial = _FURTHER
+        self.hurt: frozenset[str] = frozenset()
+        self._refusing: set[tuple[bytes, int]] = set()
 
     def _promised(self) -> list[tuple[bytes, Topic, int, Partition]]:
         """Return the partitions that are there, with what was promised of them."""
@@ -120,7 +132,12 @@ class _Found:
         promised, more = promises
         verdict = self._verdict
         error, start, end, found = self.life.read(topic_id, number)
-        if error != codes.NONE:
+        if self._is_hurt(name):
+            self._refusing.add((topic_id, number))
+            found = self._read_around(topic_id, number, promised, found)
+            start = self.life.engine.store.logs[name.rpartition("-")[0], number].log_start_offset
+            end = max(end, promised.shown)
+        elif error != codes.NONE:
             log = self.life.engine.store.logs.get((name.rpartition("-")[0], number))
             reason = self.life.engine.store.offline.get((name.rpartition("-")[0], number))
             reason = reason or (log.failed if log else None)
@@ -147,6 +164,22 @@ class _Found:
         self._compare_order(name, sent, found)
         return found
 
+    def _is_hurt(self, name: str) -> bool:
+        topic, _, number = name.rpartition("-")
+        log = self.life.engine.store.logs.get((topic, int(number)))
+        return f"{STORE}/{name}" in self.hurt and log is not None and log.failed is not None
+
+    def _read_around(
+        self, topic_id: bytes, number: int, promised: Partition, found: list[Found]
+    ) -> list[Found]:
+        """Read what lies behind damage, each promised record by its offset."""
+        known = {offset: (offset, serial, sent) for offset, serial, sent in found}
+        for offset in sorted(promised.stored | promised.seen):
+            if offset not in known:
+                answer = self.life.fetch(topic_id, number, offset)
+                known |= {each[0]: each for each in records_of(answer.records or b"")}
+        return [known[offset] for offset in sorted(known)]
+
     def _compare_order(self, name: str, sent: dict[int, Sent], found: list[Found]) -> None:
         verdict = self._verdict
         seen: set[int] = set()
@@ -166,6 +199,8 @@ class _Found:
     def send_again(self) -> None:
         """Send again what was confirmed, and what was not."""
         for topic_id, topic, number, promised in self._promised():
+            if (topic_id, number) in self._refusing:
+                continue
             name = f"{topic.name}-{number}"
             last: dict[int, Batch] = {each.producer_id: each for each in promised.batches}
             for each in promised.batches:
@@ -182,6 +217,8 @@ class _Found:
     def send_more(self) -> None:
         """Send more, of each producer and of none, and ask for another producer id."""
         for topic_id, topic, number, promised in self._promised():
+            if (topic_id, number) in self._refusing:
+                continue
             name = f"{topic.name}-{number}"
             last: dict[int, Batch] = {each.producer_id: each for each in promised.batches}
             for each in last.values():

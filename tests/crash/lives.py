@@ -7,6 +7,7 @@ there, before the broker does anything else.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -106,10 +107,8 @@ class Life:
 
     def guarded(self, task: Callable[[], object]) -> None:
         """Run a task as the broker's threads do: what fails is tried again another time."""
-        try:
+        with contextlib.suppress(KafkaError):
             task()
-        except KafkaError:
-            pass
 
     # -- producing
 
@@ -151,9 +150,7 @@ class Life:
 
     def producer_id(self) -> int:
         """Ask for a producer id, and return it, or -1."""
-        request = InitProducerIdRequest(
-            transactional_id=None, producer_id=-1, producer_epoch=-1
-        )
+        request = InitProducerIdRequest(transactional_id=None, producer_id=-1, producer_epoch=-1)
         response = self.ask(request)
         if response is None or response.error_code != codes.NONE:
             return -1
@@ -181,11 +178,9 @@ class Life:
             if answer.error_code != codes.NONE or not answer.records:
                 start, end = answer.log_start_offset, answer.high_watermark
                 return answer.error_code, start, end, found
-            for header in iterate_headers(answer.records):
-                for offset, serial, sent in _records(answer.records, header):
-                    if offset >= at:
-                        found.append((offset, serial, sent))
-                at = header.last_offset + 1
+            more = records_of(answer.records)
+            found += [each for each in more if each[0] >= at]
+            at = max(header.last_offset for header in iterate_headers(answer.records)) + 1
 
     def show(self, topic_id: bytes, number: int) -> None:
         """Read a partition, and note what was seen: it must never be taken back."""
@@ -211,9 +206,18 @@ def _note_stored(partition: Partition, data: bytes, base_offset: int) -> None:
 
 def _records(data: Any, header: Any) -> list[Found]:
     return [
-        (each.offset, int(each.headers[0][1] or b"0"), Sent(each.key, each.value, header.producer_id))
+        (
+            each.offset,
+            int(each.headers[0][1] or b"0"),
+            Sent(each.key, each.value, header.producer_id),
+        )
         for each in iterate_records(data, header)
     ]
+
+
+def records_of(data: bytes) -> list[Found]:
+    """Return the records of batches that were fetched."""
+    return [each for header in iterate_headers(data) for each in _records(data, header)]
 
 
 def records_in(data: bytes) -> list[tuple[int, Sent]]:

@@ -234,7 +234,7 @@ def power_cuts(full: bool) -> tuple[Row, list[str]]:
     if full:
         counting = Trial(row, None, 1)
         Walk(lambda walk: _count(walk, counting)).run()
-    trial = Trial(row, None if full else random.Random(1), 0.02)
+    trial = Trial(row, None if full else random.Random(1), 0.01)
 
     def visit(walk: Walk) -> None:
         for left in cuts(walk.files, walk.last_written):
@@ -260,7 +260,7 @@ def kills(full: bool) -> tuple[Row, list[str]]:
     """Kill the process before each step, and cut the power when the next has promised more."""
     begun = time.perf_counter()
     row = Row("kill at each step, then power cut", exist=None)
-    trial = Trial(row, None if full else random.Random(2), 0.2)
+    trial = Trial(row, None if full else random.Random(2), 0.1)
 
     def visit(walk: Walk) -> None:
         if trial.is_chosen():
@@ -277,11 +277,11 @@ def second_cuts(full: bool) -> tuple[Row, list[str]]:
     """Cut the power a second time, at each step of the start after the first time."""
     begun = time.perf_counter()
     row = Row("second power cut, in the recovery", exist=0 if full else None)
-    trial = Trial(row, None if full else random.Random(3), 0.02)
+    trial = Trial(row, None if full else random.Random(3), 0.1)
     first = Trial(Row(""), None, 1)
 
     def visit(walk: Walk) -> None:
-        if trial.is_chosen():
+        if (trial.is_chosen() and trial.is_chosen()) or full:
             for left in _first_cuts(walk):
                 found = walk.files.after_power_cut(left)
                 if first.is_new(found, walk.book):
@@ -301,10 +301,13 @@ def _first_cuts(walk: Walk) -> list[Left]:
 
 def _cut_again(trial: Trial, files: MemoryFiles, walk: Walk, left: Left) -> None:
     """Start once, and stop before each step."""
+
     def before(what: str, path: str) -> None:
         if what in CHANGES:
             for again in cuts(starting, starting.written):
                 if again.contents in ("zeros", "garbage"):
+                    continue
+                if not trial.is_chosen():
                     continue
                 found = starting.after_power_cut(again)
                 if trial.is_new(found, walk.book):
