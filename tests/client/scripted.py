@@ -142,7 +142,7 @@ class Script:
     def _response(self, request: ApiMessage) -> ApiMessage:
         if isinstance(request, ApiVersionsRequest):
             api = ApiVersionsResponse.ApiVersion
-            ranges = {0: (3, 13), 3: (0, 13), 18: (0, 4), 22: (0, 5)}
+            ranges = {0: (3, 13), 1: (4, 13), 2: (1, 7), 3: (0, 13), 18: (0, 4), 22: (0, 5)}
             keys = [
                 api(api_key=key, min_version=low, max_version=high)
                 for key, (low, high) in ranges.items()

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ottla.client.fetcher import PartitionState
-from ottla.client.lookup import TopicPartition
+from ottla.client.config import ConsumerConfig
+from ottla.client.fetcher import Fetcher, PartitionState
+from ottla.client.lookup import EARLIEST, Lookup, TopicPartition
+from ottla.errors import BrokerUnavailable
 from ottla.protocol.messages.api_01_fetch import FetchResponse
 from ottla.records.batch import Record
+from tests.client.scripted import Script
 
 SEGMENTS = Path(__file__).parents[1] / "data" / "segments"
 EXPECTED = json.loads((SEGMENTS / "goldtx-expected.json").read_text())
@@ -74,3 +77,25 @@ def test_reading_begins_in_the_middle_of_a_batch() -> None:
     state = answered()
     state.position = 5
     assert [each.offset for each in taken(state, committed_only=False)] == [5, 6, 8, 9, 10]
+
+
+@pytest.mark.parametrize("what", ["fetch", "lookup"])
+def test_a_connection_that_is_found_gone_while_partitions_are_looked_at_is_no_error(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script(partitions=2, linger_ms=0)
+    script.settle()
+    cluster, clock = script.core.cluster, script.clock
+    partitions = [TopicPartition("t", number) for number in range(2)]
+    answers = iter([None, BrokerUnavailable("gone")])
+    monkeypatch.setattr(script.network.channels[-1], "why_gone", lambda: next(answers))
+    if what == "fetch":
+        fetcher = Fetcher(ConsumerConfig(), cluster, clock)
+        fetcher.assign(partitions, None)
+        for state in fetcher.partitions.values():
+            state.seek(0)
+        fetcher.step()
+    else:
+        Lookup(cluster, clock, dict.fromkeys(partitions, EARLIEST), 0, 100).step(1e9)
+    assert len(script.network.calls) == 1
+    script.lose()

@@ -336,10 +336,11 @@ class Fetcher:
             elif node is None:
                 self._cluster.want([where.topic])
                 self._cluster.refresh()
-            elif node not in self._fetching and node.is_ready():
+            elif node not in self._fetching:
                 by_node.setdefault(node, []).append(state)
         for node, states in by_node.items():
-            self._fetch(node, states)
+            if node.is_ready():  # asked once: whoever asks may find that the connection is gone
+                self._fetch(node, states)
         return due
 
     def _fetch(self, node: Node, states: list[PartitionState]) -> None:

@@ -88,10 +88,11 @@ class Lookup:
             if node is None:
                 self._cluster.want([wanted.topic])
                 self._cluster.refresh()
-            elif node.is_ready():
+            else:
                 leaders.setdefault(node, []).append(wanted)
         for node, partitions in leaders.items():
-            self._ask(node, partitions)
+            if node.is_ready():  # asked once: whoever asks may find that the connection is gone
+                self._ask(node, partitions)
         return None
 
     def _ask(self, node: Node, partitions: list[TopicPartition]) -> None:
