@@ -535,3 +535,18 @@ def test_what_is_shown_of_a_damaged_log_is_durable() -> None:
     assert values_of(shown, 2) == [b"ghi"]
     again = open_log(files.after_power_cut(), config)
     assert values_of(again, 2) == [b"ghi"]
+
+
+def test_an_empty_segment_behind_a_lost_tail_goes_in_a_compacted_log_too() -> None:
+    config = LogConfig(segment_bytes=2 * SIZE, compact=True)
+    log, files = new_log(config)
+    append(log, b"000")
+    sync(log)
+    found = files.after_power_cut()
+    found.open(f"root/t-0/{2:020}.log", create=True)
+    again = open_log(found, config, contiguous_from=1 << 63)
+    assert again.failed is None
+    assert again.high_watermark == 1
+    assert append(again, b"001") == 1
+    sync(again)
+    assert values_of(again) == [b"000", b"001"]

@@ -317,7 +317,8 @@ class _Checked:
         problem: _Problem | None = None
         for segment in segments[first:]:
             missing = []
-            if segment.base_offset > next_offset >= contiguous_from:
+            is_gap = next_offset >= contiguous_from or self._is_empty_from(segment)
+            if segment.base_offset > next_offset and is_gap:
                 reason = f"offset {segment.base_offset} where {next_offset} is the next"
                 missing.append(Damage(0, 0, next_offset, segment.base_offset, reason, False))
             if segment is not segments[first]:
@@ -339,6 +340,11 @@ class _Checked:
         completed = _note(producers, found.header, found.data)
         if completed is not None and completed.is_aborted:
             segment.aborted.append(aborted_transaction(completed, producers))
+
+    def _is_empty_from(self, segment: Segment) -> bool:
+        """Tell whether there is nothing in a segment and all behind; compaction leaves no such."""
+        segments = self.result.segments
+        return not any(each.size for each in segments[segments.index(segment) :])
 
     def _is_torn(self, problem: _Problem, recovery_point: int) -> bool:
         """Tell whether a problem is a torn tail, not damage."""
