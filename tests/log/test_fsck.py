@@ -63,6 +63,16 @@ def test_a_clean_stop_is_still_marked_after_a_check() -> None:
     assert files.read(f"{STORE}/{CLEAN_SHUTDOWN}") is not None
 
 
+def test_after_a_repair_of_the_log_the_next_start_checks_it_and_begins_an_epoch() -> None:
+    files = make_store()
+    rewrite(files, segment(4), flipped(SIZE + 70))
+    check(files, STORE, repair=True)
+    assert files.read(f"{STORE}/{CLEAN_SHUTDOWN}") is None
+    log = Engine.open(files, STORE, ManualClock()).log_of("t", 0)
+    assert log is not None
+    assert log.leader_epoch == 1
+
+
 def test_a_store_in_use_is_not_checked() -> None:
     files = make_store()
     unlock = files.lock(STORE)

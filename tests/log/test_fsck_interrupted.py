@@ -9,6 +9,7 @@ import pytest
 
 from ottla.broker.fsck import check
 from ottla.errors import StorageError
+from ottla.log.log_dir import CLEAN_SHUTDOWN
 from ottla.log.memory_files import MemoryFiles
 from tests.log.damaging import (
     COUNT,
@@ -55,6 +56,19 @@ def ruined(clean: bool) -> MemoryFiles:
     return files
 
 
+def assert_no_worse(left: MemoryFiles, before: MemoryFiles) -> None:
+    """See that a repair that was interrupted has left what a start can judge."""
+    kinds = {each.kind for each in look(before).findings}
+    for finding in look(left).findings:
+        if finding.kind == "bad-index":  # a missing one is made anew, a wrong one is believed
+            assert finding.what.endswith("it is missing")
+        else:
+            assert finding.kind in kinds | {"kept-aside", "leftover", "no-topic-id"}
+    logs = [f"{FOLDER}/{name}" for name in before.list(FOLDER) if name.endswith(".log")]
+    if any(left.read(path) != before.read(path) for path in logs):
+        assert left.read(f"{STORE}/{CLEAN_SHUTDOWN}") is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("clean", [True, False])
 def test_a_repair_that_is_interrupted_anywhere_is_finished_by_the_next(clean: bool) -> None:
@@ -68,7 +82,7 @@ def test_a_repair_that_is_interrupted_anywhere_is_finished_by_the_next(clean: bo
         else:
             break
         for left in (crashing.after_power_cut(), crashing.after_kill()):
-            look(left)
+            assert_no_worse(left, ruined(clean))
             assert_repairs(left, 1, 4, 5, 6, 7, 11)
             content = make_store().read(segment(0)) or b""
             kept = [name for name in left.list(FOLDER) if name.startswith(f"{0:020}.log.")]

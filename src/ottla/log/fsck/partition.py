@@ -300,7 +300,6 @@ class LogCheck:
 
     def _plan_cut(self, problem: _Problem) -> None:
         self.end = problem.damage.offset
-        steps = []
         for segment in self._segments[problem.segment.number :]:
             removes = problem.is_missing or segment is not problem.segment
             position = 0 if removes else problem.damage.start
@@ -318,10 +317,8 @@ class LogCheck:
                 kept=kept,
                 cut=Cut(segment.path, position, size, reason, kept) if size else None,
             )
-            steps.append(
-                Step(CutOff(segment.base_offset, position, kept, removes=removes), [finding])
-            )
-        self.steps += reversed(steps)  # a crash leaves a log that is only shorter
+            action = CutOff(segment.base_offset, position, kept, removes=removes)
+            self.steps.append(Step(action, [finding]))
 
     def _free_name(self, path: str, position: int) -> str:
         """Return a name for the bytes that stand at a position; nothing is ever overwritten."""
