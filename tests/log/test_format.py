@@ -230,7 +230,7 @@ class Steps(MemoryFiles):
     def _note(self, what: str, path: str) -> None:
         what = what.removesuffix(" folder")
         name = re.sub(r"^\d{20}", "", path.rpartition("/")[2])
-        self._noted.append((what, {"": "above", "t-0": "folder"}.get(name, name)))
+        self._noted.append((what, {".": "above", "t-0": "folder"}.get(name, name)))
 
     def taken(self) -> list[str]:
         """Return what was noted since; files with which the same was done stand together."""

@@ -256,3 +256,9 @@ def test_what_was_noted_of_a_damaged_partition_is_kept() -> None:
         assert files.read("s/recovery-point-offset-checkpoint") == b"0\n1\nt 0 1\n"
         assert files.read(path) == bytes(content)
         assert files.read(f"s/{CLEAN_SHUTDOWN}") is None
+
+
+def test_the_folder_of_a_new_store_is_durable_in_the_folder_above() -> None:
+    files = MemoryFiles(model_power_cuts=True)
+    cluster_id = open_store("s", files).cluster_id
+    assert open_store("s", files.after_power_cut()).cluster_id == cluster_id

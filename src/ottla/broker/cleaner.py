@@ -13,8 +13,10 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from ottla.errors import KafkaError
+from ottla.errors import KafkaError, StorageError
 from ottla.log.compaction import Compaction, Group, Plan
+from ottla.log.recovery import SWAP
+from ottla.log.segment import SUFFIXES, file_name
 
 if TYPE_CHECKING:
     from ottla.broker.engine import Engine
@@ -93,8 +95,10 @@ class Cleaner:
         compaction = Compaction(
             self._files, plan, engine.clock.now_ms(), configs.log_cleaner_dedupe_buffer_size, pace
         )
+        ends = {old.base_offset: old.end_offset for old in plan.segments}
         for group in compaction.run():
-            if not self._replace(log, group):
+            until = min(compaction.clean_until, ends[group.replaced[-1]])
+            if not self._replace(log, group, max(until, plan.first_dirty)):
                 return
         with engine.lock:
             if log.failed is not None:
@@ -103,12 +107,21 @@ class Cleaner:
             note = engine.store.cleaned.note(offsets)
         note()
 
-    def _replace(self, log: PartitionLog, group: Group) -> bool:
+    def _replace(self, log: PartitionLog, group: Group, clean_until: int) -> bool:
         with self._engine.lock:
             is_armed = log.arm(group)
         if not is_armed:
             return False
-        self._files.sync_folder(log.folder)
+        try:
+            self._files.sync_folder(log.folder)
+            with self._engine.lock:
+                note = self._engine.store.cleaned.note({(log.topic, log.partition): clean_until})
+            note()  # offsets are missing from now on, even if the topic is not compacted any more
+        except StorageError:
+            for suffix in SUFFIXES:
+                name = file_name(group.base_offset, suffix)
+                self._files.remove(f"{log.folder}/{name}{SWAP}")
+            raise
         with self._engine.lock:
             if log.failed is not None:
                 return False

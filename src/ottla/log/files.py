@@ -371,6 +371,7 @@ class OsFiles:
         if create:
             with _failing(path, "creating"):
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+            return OsFile(self, path, 0)
         with _failing(path, "opening"):
             return OsFile(self, path, os.stat(path).st_size)
 

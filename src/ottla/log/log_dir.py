@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import posixpath
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -145,6 +146,7 @@ class LogDir:
             "directory.id": checkpoints.uuid_text(checkpoints.new_uuid()),
         }
         self._files.make_folder(self.path)
+        self._files.sync_folder(posixpath.dirname(self.path) or ".")
         self._files.write(path, checkpoints.encode_properties(properties))
 
     def open_log(

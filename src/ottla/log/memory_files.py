@@ -275,6 +275,7 @@ class MemoryFiles:
                 if self._find(path) is not None:
                     raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
                 self._make(path, Content(self._next_number()))
+                return MemoryFile(self, path, self.content_of(path))
         with _failing(path, "opening"):
             self.step("open", path)
             return MemoryFile(self, path, self.content_of(path))
@@ -361,7 +362,6 @@ class MemoryFiles:
             raise StoreInUse(path, os.getpid(), "this process")
         if self._find(path) is None:
             self.make_folder(path)
-            self.sync_folder(posixpath.dirname(path))
         self._locked.add(path)
         return lambda: self._locked.discard(path)
 
