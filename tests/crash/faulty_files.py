@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ottla.log.memory_files import Content, MemoryFiles
+from ottla.log.memory_files import Content, MemoryFile, MemoryFiles
 from ottla.wire import Buffer
 
 CHANGES = frozenset(
@@ -87,16 +87,16 @@ class FaultyFiles(MemoryFiles):
         if self.before is not None:
             self.before(what, path)
         self.steps += 1
+        fault = self.fault
+        if fault is not None and fault.number == self.steps:
+            fault.hit = f"{what} {path}"
+            raise OSError(fault.error, os.strerror(fault.error))
         is_big = what == "reserve" or (what == "write" and path.endswith(".log"))
         if self.full and is_big:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if what == "cut" and self._cannot_cut:
             self._cannot_cut = False
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        fault = self.fault
-        if fault is not None and fault.number == self.steps:
-            fault.hit = f"{what} {path}"
-            raise OSError(fault.error, os.strerror(fault.error))
 
     def begin_life(self) -> None:
         """Take note that a process has ended, and another begins."""
@@ -107,7 +107,7 @@ class FaultyFiles(MemoryFiles):
         self, path: str, content: Content, position: int, buffers: Sequence[Buffer]
     ) -> int:
         fault = self.fault
-        if fault is not None and fault.number == self.steps + 1:
+        if fault is not None and fault.number == self.steps + 1 and not self.full:
             whole = b"".join(buffers)
             part = whole[: int(len(whole) * fault.written)]
             self.fault = None
@@ -117,6 +117,11 @@ class FaultyFiles(MemoryFiles):
             fault.hit = f"write {path}"
             raise OSError(fault.error, os.strerror(fault.error))
         return super().write_at(path, content, position, buffers)
+
+    def open(self, path: str, *, create: bool) -> MemoryFile:
+        found = super().open(path, create=create)
+        self.failed.discard(path.rpartition("/")[0])  # read again from the disk
+        return found
 
     def rename(self, old: str, new: str) -> None:
         super().rename(old, new)

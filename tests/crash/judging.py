@@ -205,7 +205,8 @@ class _Found:
             last: dict[int, Batch] = {each.producer_id: each for each in promised.batches}
             for each in promised.batches:
                 if each.is_promised:
-                    is_last = each is last[each.producer_id]
+                    is_newest = each.producer_id not in promised.owed
+                    is_last = is_newest and each is last[each.producer_id]
                     self._send_again(topic_id, name, number, (each, is_last))
             for producer_id, data in promised.owed.items():
                 if producer_id not in last or last[producer_id].is_promised:

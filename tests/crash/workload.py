@@ -412,6 +412,7 @@ class Workload:
         self._send("plain", 0)
         self._rounds()
         self._delete_topic("doomed")
+        self._rounds()
         self._create("doomed", 2, segment_bytes="700")
         self._send("doomed", 1)
         self._rounds()
