@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from ottla.errors import DiskFull
 from ottla.log import checkpoints
 from ottla.log.leader_epochs import UNKNOWN, LeaderEpochs
 from ottla.log.memory_files import MemoryFiles
-from tests.log.writing import append, new_log, open_log, sync
+from tests.log.writing import append, new_log, open_log, sync, values_of
 
 PATH = f"root/t-0/{checkpoints.LEADER_EPOCHS}"
 
@@ -95,3 +96,23 @@ def test_epochs_between_two_that_wrote_are_told_as_the_one_before() -> None:
 
 def test_no_epoch_ends_behind_the_log() -> None:
     assert loaded((0, 0), (1, 30)).end_of(0, 20) == (0, 20)
+
+
+def test_a_full_disk_is_no_reason_not_to_open_a_log_and_the_epoch_is_there_before_its_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = crashed_twice()
+
+    def full(path: str, content: bytes) -> None:
+        raise DiskFull(f"no space left while writing {path}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", full)
+        log = open_log(files)
+        assert log.leader_epoch == 3
+        with pytest.raises(DiskFull):
+            append(log, b"e")
+    assert epochs_in(files)[-1] == (2, 3)
+    append(log, b"f")
+    assert epochs_in(files)[-1] == (3, 4)
+    assert values_of(log, 3) == [b"d"]

@@ -15,7 +15,6 @@ from tests.log.writing import (
     batch,
     new_log,
     open_log,
-    save,
     sync,
     values_of,
 )
@@ -152,19 +151,20 @@ def test_producers_whose_batches_were_removed_are_known_after_a_crash() -> None:
     ]
 
 
-def test_segments_stay_until_a_snapshot_knows_their_producers() -> None:
+def test_what_was_checked_after_a_crash_can_go_at_once_and_its_producers_stay_known() -> None:
     config = LogConfig(segment_bytes=2 * SIZE)
     log, files = new_log(config)
-    for number in range(5):
-        data = batch(b"%03d" % number, producer=(7, 0, number))
+    batches = [batch(b"%03d" % number, producer=(7, 0, number)) for number in range(4)]
+    for data in [*batches, batch(b"004", producer=(8, 0, 0))]:
         log.append(data, read_header(data))
     sync(log)
-    again = open_log(files, config)
+    again = open_log(files := files.after_power_cut(), config)
     again.move_start(4)
-    assert again.remove_old_segments() is None
-    save(again, files)
     assert again.remove_old_segments() is not None
     assert values_kept(again) == [4]
+    third = open_log(files.after_power_cut(), config, log_start_offset=4)
+    found = third.check_producer(read_header(batches[-1]))
+    assert isinstance(found, Duplicate) and found.base_offset == 3
 
 
 def test_a_log_whose_start_was_noted_behind_what_a_crash_left_goes_on_at_its_start() -> None:

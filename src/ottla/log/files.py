@@ -402,11 +402,16 @@ class OsFiles:
         self.sync_folder(os.path.dirname(path) or ".")
 
     def write_draft(self, path: str, content: bytes) -> None:
-        with _failing(path, "writing"), open(draft_of(path), "wb", buffering=0) as file:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[file.write(rest) or 0 :]
-            os.fsync(file.fileno())
+        try:
+            with open(draft_of(path), "wb", buffering=0) as file:
+                rest = memoryview(content)
+                while rest:
+                    rest = rest[file.write(rest) or 0 :]
+                os.fsync(file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(draft_of(path))
+            raise storage_error(error, path, "writing") from error
 
     def reserve(self, path: str, size: int) -> None:
         with _failing(path, "reserving space in"), open(path, "ab", buffering=0) as file:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from ottla.errors import CorruptLog
+from ottla.errors import CorruptLog, DiskFull
 from ottla.log import checkpoints
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ class LeaderEpochs:
         folder: the folder.
         segments: the partition's segments.
 
+    Attributes:
+        is_written: whether they all stand in the file.
+
     Raises:
         CorruptLog: the file is damaged.
     """
@@ -44,7 +47,7 @@ class LeaderEpochs:
         self._files = files
         self._path = f"{folder}/{checkpoints.LEADER_EPOCHS}"
         found = checkpoints.decode_epochs(files.read(self._path), self._path)
-        self._is_written = bool(found)
+        self.is_written = bool(found)
         self._entries = found or _of_batches(segments) or [(0, 0)]
 
     @property
@@ -55,6 +58,8 @@ class LeaderEpochs:
     def settle(self, log_end_offset: int, *, bump: bool) -> None:
         """Make the file agree with where the log ends now, durably.
 
+        A full disk is no reason not to open the log: the file is written before the next record is.
+
         Args:
             log_end_offset: where the log ends.
             bump: whether a new epoch begins there in any case.
@@ -63,10 +68,19 @@ class LeaderEpochs:
             following = (self.current + 1, log_end_offset)
             kept = [entry for entry in self._entries if entry[1] < log_end_offset]
             self._entries = [*kept, following]
-            self._is_written = False
-        if not self._is_written:
+            self.is_written = False
+        with contextlib.suppress(DiskFull):
+            self.write()
+
+    def write(self) -> None:
+        """Write the file, durably, where that has not been done.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if not self.is_written:
             self._files.write(self._path, checkpoints.encode_epochs(self._entries))
-            self._is_written = True
+            self.is_written = True
 
     def end_of(self, leader_epoch: int, log_end_offset: int) -> tuple[int, int]:
         """Return (epoch, end offset) of the largest epoch that is not larger than the one given.

@@ -113,7 +113,7 @@ class PartitionLog:
         self._new_folder = True  # who made it may have ended before its name was durable
         self._unsaved: dict[Segment, None] = {}
         self._taken: RecoveryPoint | None = None
-        self._beginnings = Beginnings()
+        self._beginnings: Beginnings
         self._waiting: deque[tuple[int, Stored]] = deque()
         self._watchers: dict[Callable[[], None], None] = {}
 
@@ -171,6 +171,7 @@ class PartitionLog:
         log._set_segments(recovered.segments)
         log.producers = recovered.producers
         log.producers.expire(clock.now_ms(), config.producer_expiration_ms)
+        log._beginnings = Beginnings(recovered.beginnings)
         log.cuts = recovered.cuts
         log.log_end_offset = recovered.next_offset
         log.log_start_offset = max(log_start_offset, log._segments.first.base_offset)
@@ -303,6 +304,8 @@ class PartitionLog:
         """
         if self.failed is not None:
             raise self.failed
+        if not self._epochs.is_written:
+            self._epochs.write()
         base_offset = self.log_end_offset
         last_offset = base_offset + header.last_offset_delta
         now_ms = self._clock.now_ms()

@@ -84,6 +84,8 @@ class Recovered:
         cuts: what was cut off.
         damage: the first damage that is no torn tail, or None.
         checked: segments of which something was checked, and may not be on the disk yet.
+        beginnings: snapshots of the producers' states at the beginnings of segments, by offset,
+            as far as they were read.
     """
 
     segments: list[Segment]
@@ -92,6 +94,7 @@ class Recovered:
     cuts: list[Cut] = field(default_factory=list)
     damage: CorruptLog | None = None
     checked: list[Segment] = field(default_factory=list)
+    beginnings: dict[int, bytes] = field(default_factory=dict)
 
 
 def load(
@@ -314,6 +317,7 @@ class _Checked:
         with contextlib.suppress(CorruptLog):  # whoever reads what is damaged there is told
             _replay(segments, result.producers, start, next_offset)
         result.checked = []
+        result.beginnings = {}
         problem: _Problem | None = None
         for segment in segments[first:]:
             missing = []
@@ -323,6 +327,7 @@ class _Checked:
                 missing.append(Damage(0, 0, next_offset, segment.base_offset, reason, False))
             if segment is not segments[first]:
                 position, next_offset = segment.trust_until(0), segment.base_offset
+                result.beginnings[next_offset] = result.producers.snapshot()
             if position < segment.size:
                 result.checked.append(segment)
                 segment.log.forget_cached(position)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ottla.errors import StorageError
 from ottla.log.files import draft_of
 from ottla.log.recovery import offsets_of
 from ottla.log.segment import file_name
@@ -49,12 +50,17 @@ class RecoveryPoint:
         """Write the files, as drafts, in any thread.
 
         Raises:
-            StorageError: one cannot be written.
+            StorageError: one cannot be written; none is left then, lest they fill a full disk.
         """
-        for index_files in self._indexes.values():
-            for path, content in index_files:
+        contents = [each for index_files in self._indexes.values() for each in index_files]
+        contents.append(self._snapshot)
+        try:
+            for path, content in contents:
                 files.write_draft(path, content)
-        files.write_draft(*self._snapshot)
+        except StorageError:
+            for path, _ in contents:
+                files.remove(draft_of(path))
+            raise
 
     def publish(self, files: Files, segments: Segments) -> None:
         """Put the files in their places; the owner does that.
@@ -84,10 +90,13 @@ class Beginnings:
 
     What stands before a segment can only be removed when the state there stands in a snapshot;
     otherwise nobody would know after a crash which batches were stored before.
+
+    Args:
+        snapshots: those that were found when the log was opened, by offset.
     """
 
-    def __init__(self) -> None:
-        self._snapshots: dict[int, bytes] = {}
+    def __init__(self, snapshots: dict[int, bytes]) -> None:
+        self._snapshots = snapshots
 
     def note(self, offset: int, producers: ProducerState) -> None:
         """Take note of the state where a new segment begins."""
