@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from ottla.broker.requests import Context, Pending
 from ottla.errors import DiskFull, StorageError, codes
+from ottla.log.memory_files import MemoryFile
 from ottla.protocol.message import ApiMessage
 from ottla.protocol.messages.api_19_create_topics import CreateTopicsRequest
 from ottla.protocol.messages.api_20_delete_topics import DeleteTopicsRequest
@@ -457,3 +459,47 @@ def test_records_that_cannot_be_removed_from_the_disk_are_gone_all_the_same(
     again = asking.after_power_cut()
     assert again.fetch("t", offset=4).error_code == codes.OFFSET_OUT_OF_RANGE
     assert again.fetch("t", offset=5).error_code == codes.NONE
+
+
+class HeldBack:
+    """A disk that is full, but for what is held back for this case."""
+
+    def __init__(self, asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._store = asking.engine.store
+        for name in ("write", "open"):
+            monkeypatch.setattr(asking.files, name, self._or_full(getattr(asking.files, name)))
+        monkeypatch.setattr(MemoryFile, "append", self._or_full(MemoryFile.append))
+
+    def _or_full(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def method(*arguments: Any, **options: Any) -> Any:
+            if self._store.full is None and options.get("create") is not False:
+                raise DiskFull("no space left on the disk")
+            return original(*arguments, **options)
+
+        return method
+
+
+def test_records_can_be_deleted_on_a_disk_that_nobody_knew_to_be_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asking = with_records()
+    with monkeypatch.context() as patch:
+        HeldBack(asking, patch)
+        result = asking.ask(delete_records(asking, 3)).topics[0].partitions[0]
+    assert (result.error_code, result.low_watermark) == (codes.NONE, 3)
+    assert asking.after_power_cut().fetch("t", offset=2).error_code == codes.OFFSET_OUT_OF_RANGE
+
+
+def test_topics_can_be_deleted_on_a_disk_that_nobody_knew_to_be_full_and_not_created(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asking = with_records()
+    with monkeypatch.context() as patch:
+        HeldBack(asking, patch)
+        outcome = asking.engine.delete_topic(asking.engine.cluster.topics["t"])
+        assert outcome.error == codes.NONE
+        asking.engine.store.full = None
+        assert asking.engine.create_topic("new", 1, {}).error == codes.KAFKA_STORAGE_ERROR
+        assert asking.engine.store.full is not None
+        asking.sync()
+    assert "t" not in asking.after_power_cut().engine.cluster.topics

@@ -8,6 +8,7 @@ import pytest
 
 from ottla.broker.requests import Context, Pending
 from ottla.errors import StorageError, codes
+from ottla.log.memory_files import MemoryFile
 from ottla.protocol.messages.api_02_list_offsets import ListOffsetsRequest
 from ottla.protocol.messages.api_03_metadata import MetadataRequest
 from ottla.protocol.messages.api_10_find_coordinator import FindCoordinatorRequest
@@ -265,3 +266,15 @@ def test_other_kinds_of_coordinators_are_refused() -> None:
     request = FindCoordinatorRequest(key_type=7, coordinator_keys=["g"])
     [found] = Asking().ask(request).coordinators
     assert (found.error_code, found.node_id) == (codes.INVALID_REQUEST, -1)
+
+
+def test_a_disk_that_cannot_be_read_is_told_where_an_offset_is_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asking = stamped(NOW)
+
+    def fail(*_: object) -> bytes:
+        raise StorageError("reading it failed: Input/output error")
+
+    monkeypatch.setattr(MemoryFile, "read", fail)
+    assert offset_of(asking, NOW).error_code == codes.KAFKA_STORAGE_ERROR

@@ -116,3 +116,22 @@ def test_a_log_whose_sync_cannot_begin_fails_alone(monkeypatch: pytest.MonkeyPat
     assert [str(error)[:20] for error in told if error] == ["the log of t-0 could"] * 2
     assert bad.failed is not None
     assert values_of(good) == [b"a"]
+
+
+def test_a_sync_that_failed_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(file: MemoryFile) -> None:
+        raise StorageError("syncing it failed: Input/output error")
+
+    monkeypatch.setattr(MemoryFile, "begin_sync", fail)
+    commit = GroupCommit()
+    log, _ = new_log()
+    append(log, b"a")
+    for _ in range(2):
+        commit.add(log)
+        begun = commit.begin()
+        assert begun is not None
+        commit.end(begun.run())
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "the log of t-0 could not be made durable" in caplog.text

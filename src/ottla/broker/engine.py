@@ -19,8 +19,9 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.broker.configs import Configs
@@ -51,6 +52,7 @@ METADATA_TOPIC_ID = bytes(15) + b"\x01"
 UNCHECKED_BYTES_MAX = 16 * 1024 * 1024
 """When a log has grown by so much its recovery point is moved, so that a start checks no more."""
 
+_TELL_AGAIN_MS = 10_000
 _PARTITION_FOLDER = re.compile(r"(.+)-(\d+)")
 _DELETED_FOLDER = re.compile(r"((.+)-\d+)\.[0-9a-f]{32}-delete")
 _LOG = logging.getLogger("ottla.broker")
@@ -107,6 +109,7 @@ class Engine:
         self.files = files
         self.wake_housekeeper: Callable[[], None] = lambda: None
         self._grown: dict[PartitionLog, None] = {}
+        self._told_ms: weakref.WeakKeyDictionary[PartitionLog, float] = weakref.WeakKeyDictionary()
         self._removals: deque[Callable[[], None]] = deque()
         self._settings = settings
         self._producer_ids = iter(range(0))
@@ -309,8 +312,10 @@ class Engine:
         try:
             base_offset = log.append(batch, header)
         except DiskFull as error:
-            self.store.note_full(error)
-            self.wake_housekeeper()
+            self.note_full(error)
+            raise
+        except StorageError as error:
+            self._tell_now_and_then(log, error)
             raise
         if log.config.durable:
             self.commit.add(log)
@@ -318,6 +323,18 @@ class Engine:
             self._grown[log] = None
             self.wake_housekeeper()
         return base_offset
+
+    def note_full(self, error: DiskFull) -> None:
+        """Take note that the disk is full: what was held back is free now, for what makes room."""
+        self.store.note_full(error)
+        self.wake_housekeeper()
+
+    def _tell_now_and_then(self, log: PartitionLog, error: StorageError) -> None:
+        """Log why a partition takes nothing, not more often than anybody can read it."""
+        now_ms = self.clock.monotonic_ms()
+        if now_ms - self._told_ms.get(log, -_TELL_AGAIN_MS) >= _TELL_AGAIN_MS:
+            self._told_ms[log] = now_ms
+            _LOG.error("%s", error)
 
     def grown_logs(self) -> list[PartitionLog]:
         """Return the logs whose recovery points should move, once."""
@@ -367,10 +384,24 @@ class Engine:
 
     # -- changes of the metadata
 
-    def _apply(self, decision: Decision) -> Outcome:
+    def _append_metadata(self, records: Sequence[ApiMessage], *, makes_room: bool = False) -> None:
+        """Append to the metadata; what makes room may use what was held back for a full disk.
+
+        Raises:
+            StorageError: nothing was appended.
+        """
+        try:
+            self.metadata.append(records)
+        except DiskFull as error:
+            self.note_full(error)
+            if not makes_room:
+                raise
+            self.metadata.append(records)
+
+    def _apply(self, decision: Decision, *, makes_room: bool = False) -> Outcome:
         if decision.error == codes.NONE:
             try:
-                self.metadata.append(decision.records)
+                self._append_metadata(decision.records, makes_room=makes_room)
             except StorageError as error:
                 return Outcome(codes.KAFKA_STORAGE_ERROR, str(error))
         return Outcome(decision.error, decision.message)
@@ -400,7 +431,7 @@ class Engine:
 
     def delete_topic(self, topic: Topic) -> Outcome:
         """Delete a topic: its logs are gone at once, their files when that is stored."""
-        outcome = self._apply(self.cluster.delete_topic(topic))
+        outcome = self._apply(self.cluster.delete_topic(topic), makes_room=True)
         if outcome.error != codes.NONE:
             return outcome
         reason = StorageError(f"the topic {topic.name} was deleted")
@@ -467,7 +498,7 @@ class Engine:
         producer_id = next(self._producer_ids, None)
         if producer_id is None:
             first = self.cluster.next_producer_id
-            self.metadata.append(self.cluster.reserve_producer_ids().records)
+            self._append_metadata(self.cluster.reserve_producer_ids().records)
             self._producer_ids = iter(range(first, self.cluster.next_producer_id))
             producer_id = next(self._producer_ids)
         self.metadata.when_stored(lambda error: then(producer_id, error))

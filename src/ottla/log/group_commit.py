@@ -9,6 +9,7 @@ The owner of the logs calls `add`, `begin` and `end`; a round's `run` may be cal
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ottla.log.partition_log import PartitionLog
     from ottla.log.sync import Sync
 
+_LOG = logging.getLogger("ottla.log")
 Done = Callable[[StorageError | None], None]
 
 
@@ -46,7 +48,10 @@ class Round:
     def end(self, errors: list[StorageError | None]) -> None:
         """Tell the logs, and those who gave jobs, how the parts ended."""
         for (log, sync), error in zip(self._syncs, errors, strict=False):
+            was_good = log.failed is None
             log.end_sync(sync, error)
+            if was_good and log.failed is not None:
+                _LOG.error("%s", log.failed)
         for (_, done), error in zip(self._jobs, errors[len(self._syncs) :], strict=True):
             done(error)
 
@@ -111,6 +116,7 @@ class GroupCommit:
                     syncs.append((log, log.begin_sync()))
                 except StorageError as error:
                     log.sync_failed(error)
+                    _LOG.error("%s", log.failed)
         self._running = Round(syncs, jobs)
         return self._running
 

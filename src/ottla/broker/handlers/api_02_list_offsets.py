@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ottla.broker.handlers.api_23_offset_for_leader_epoch import epoch_error
-from ottla.errors import CorruptLog, codes
+from ottla.errors import StorageError, codes
 from ottla.protocol.messages.api_02_list_offsets import ListOffsetsRequest, ListOffsetsResponse
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _look_up(engine: Engine, topic: str, asked: _Asked, version: int) -> _Found:
         return _error(asked, error)
     try:
         timestamp, offset = _find(log, asked.timestamp)
-    except CorruptLog:
+    except StorageError:
         return _error(asked, codes.KAFKA_STORAGE_ERROR)
     if version == 0:
         return _Found(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ottla.broker.groups import INTERNAL_TOPICS
 from ottla.broker.requests import Pending
-from ottla.errors import codes
+from ottla.errors import DiskFull, codes
 from ottla.protocol.messages.api_21_delete_records import (
     DeleteRecordsRequest,
     DeleteRecordsResponse,
@@ -66,6 +66,10 @@ def _answer_durably(
     pending = Pending()
 
     def noted(error: StorageError | None) -> None:
+        if isinstance(error, DiskFull) and engine.store.full is None:
+            engine.note_full(error)
+            engine.commit.add_job(engine.store.note_log_starts(), noted)
+            return
         for log, result in moved:
             if error is None:
                 engine.remove_old_segments(log)
