@@ -20,6 +20,7 @@ from ottla.errors import (
     FlushTimeout,
     KafkaError,
     RecordError,
+    StorageError,
     StoreUnusable,
     Timeout,
 )
@@ -330,3 +331,18 @@ def test_a_full_disk_is_told_and_writing_goes_on_when_there_is_room_again(
                 producer.flush()
             producer.close()
     assert read_all(tmp_path, "t") == [b"before", b"waits for room"]
+
+
+def test_a_broker_that_can_give_no_producer_id_is_named_as_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageError("no space left")
+
+    with Broker(tmp_path) as broker:
+        monkeypatch.setattr(broker.engine, "reserve_producer_id", refuse)
+        producer = Producer(broker, delivery_timeout_ms=300)
+        with pytest.raises(Timeout, match="the broker gave no producer id: KAFKA_STORAGE_ERROR"):
+            producer.send("t", b"a").result()
+        with pytest.raises(DeliveryError):
+            producer.close()

@@ -103,6 +103,7 @@ class Sender:
         self._identity = None if config.is_idempotent else NO_IDENTITY
         self._asking_identity = False
         self._next_identity_ms = 0.0
+        self._identity_refusal: KafkaError | None = None
         self._confirmed: dict[PartitionQueue, tuple[object, int]] = {}
         self._outcomes = threading.Lock()
         self._told_ms = -_STILL_TRYING_EVERY_MS
@@ -202,7 +203,7 @@ class Sender:
         seconds = (now - batch.created_ms) / 1000
         node = self._cluster.leader_of(batch.topic, batch.partition)
         failures = [each.failure for each in self._cluster.all_nodes() if each.failure is not None]
-        cause = batch.refusal
+        cause = batch.refusal or self._identity_refusal
         if cause is None and node is not None:
             cause = node.failure
         cause = cause or (failures[-1] if failures else None)
@@ -269,8 +270,10 @@ class Sender:
             return
         if response.error_code == codes.NONE:
             self._identity = Identity(response.producer_id, response.producer_epoch)
+            self._identity_refusal = None
             return
         refusal = broker_error(response.error_code, "the broker gave no producer id")
+        self._identity_refusal = refusal
         if not refusal.retriable:
             self._fail_everything(refusal)
 
