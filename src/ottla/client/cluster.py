@@ -22,7 +22,7 @@ from ottla.protocol.message import ZERO_UUID
 from ottla.protocol.messages.api_03_metadata import MetadataRequest, MetadataResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ottla.client.config import ClientConfig
     from ottla.client.network import Network
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("ottla.client")
 _STILL_TRYING_EVERY_MS = 10_000.0
+_GONE_MS = 10_000.0
+"""After so long a topic that matched, and is there no more, is not asked for any more."""
 
 
 class TopicInfo:
@@ -73,6 +75,8 @@ class Cluster:
         nodes: the brokers by node id.
         controller_id: the node id of the controller, or -1.
         cluster_id: the cluster's id, or None.
+        matching: the topics that match what `want_matching` was given, the broker's own left out;
+            None before they are known.
         unreachable: why the cluster was given up without ever having been reached, or None.
 
     Args:
@@ -89,11 +93,14 @@ class Cluster:
         self.nodes: dict[int, Node] = {}
         self.controller_id = -1
         self.cluster_id: str | None = None
+        self.matching: frozenset[str] | None = None
         self.unreachable: BrokerUnavailable | None = None
         self._network = network
         self._config = config
         self._clock = clock
         self._create_topics = create_topics
+        self._matches: Callable[[str], object] | None = None
+        self._asked_all = False
         self._bootstrap = [self._new_node(host, port) for host, port in network.bootstrap]
         self._all_nodes = list(self._bootstrap)
         self._asking = False
@@ -104,6 +111,10 @@ class Cluster:
 
     def _new_node(self, host: str, port: int) -> Node:
         return Node(self._network, host, port, self._clock, self._config)
+
+    def separate_node(self, host: str, port: int) -> Node:
+        """Return another connection to a broker; whoever asks for it looks after it."""
+        return self._new_node(host, port)
 
     @property
     def address(self) -> str:
@@ -144,6 +155,13 @@ class Cluster:
                 self.topics[topic] = TopicInfo(topic)
                 self._refresh = True
                 self._next_ask_ms = 0.0
+
+    def want_matching(self, matches: Callable[[str], object] | None) -> None:
+        """Have metadata asked for all topics whose names match; None for none of them."""
+        self._matches = matches
+        self.matching = None
+        self._refresh = True
+        self._next_ask_ms = 0.0
 
     def refresh(self) -> None:
         """Have metadata asked again: what is known turned out to be wrong."""
@@ -193,7 +211,10 @@ class Cluster:
         self._asking = True
         self._refresh = False
         self._next_ask_ms = now + self._config.retry_backoff_ms
-        topics = [MetadataRequest.MetadataRequestTopic(name=name) for name in self.topics]
+        topics: list[MetadataRequest.MetadataRequestTopic] | None = None
+        self._asked_all = self._matches is not None
+        if not self._asked_all:
+            topics = [MetadataRequest.MetadataRequestTopic(name=name) for name in self.topics]
         request = MetadataRequest(topics=topics, allow_auto_topic_creation=self._create_topics)
         node.send(Call(request, MetadataResponse, self._learn))
         return None
@@ -277,12 +298,33 @@ class Cluster:
         self.cluster_id = response.cluster_id
         self.controller_id = response.controller_id
         self._learn_nodes(response.brokers)
+        if self._matches is not None and self._asked_all:
+            self._learn_matching(self._matches, response)
         for topic in response.topics:
             info = self.topics.get(topic.name or "")
             if info is not None:
                 self._learn_topic(info, topic, now)
         if set(self.topics) - {topic.name for topic in response.topics}:
             self._refresh = True
+
+    def _learn_matching(self, matches: Callable[[str], object], response: MetadataResponse) -> None:
+        """Find the topics that match among all that there are, and those that are gone."""
+        found = {topic.name or "": topic for topic in response.topics}
+        self.matching = frozenset(
+            name for name, topic in found.items() if not topic.is_internal and matches(name)
+        )
+        for name in self.matching:
+            self.topics.setdefault(name, TopicInfo(name))
+        missing = codes.UNKNOWN_TOPIC_OR_PARTITION
+        now = self._clock.monotonic_ms()
+        for name in self.topics.keys() - found.keys():
+            info = self.topics[name]
+            if info.error == missing and matches(name) and now - info.error_since_ms >= _GONE_MS:
+                del self.topics[name]
+                continue
+            response.topics.append(
+                MetadataResponse.MetadataResponseTopic(name=name, error_code=missing)
+            )
 
     def _learn_nodes(self, brokers: list[MetadataResponse.MetadataResponseBroker]) -> None:
         known = {(node.host, node.port): node for node in self.all_nodes()}

@@ -8,11 +8,12 @@ Kafka: ProducerConfig, ConsumerConfig, AdminClientConfig.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ottla.errors import ConfigError
+from ottla.client.assignors import ASSIGNORS
+from ottla.errors import ConfigError, DeserializationFailed
 from ottla.wire.compression import NAMES
 
 Serializer = Callable[[Any], bytes | None]
@@ -142,10 +143,26 @@ class ConsumerConfig(ClientConfig):
         max_partition_fetch_bytes: how many of one partition.
         max_poll_records: how many records `poll` gives at most, unless it is told.
         isolation_level: "read_uncommitted" or "read_committed".
-        auto_offset_reset: where to go on where a position is not in the log any more:
-            "earliest", "latest" or "none" (raise).
+        auto_offset_reset: where to go on where a position is not in the log any more, and in a
+            group where nothing is committed and no `start` given: "earliest", "latest" or "none"
+            (raise).
         key_deserializer: makes a key of bytes; None stays None.
         value_deserializer: makes a value of bytes; None stays None.
+        on_poison: what becomes of a record that a deserializer raises for: "raise"
+            (`DeserializationFailed`), "skip" (it is logged), or a function that is called with the
+            error, see `ottla.client.poison.dead_letters`. The position moves on in any case.
+        group_id: the group; None for none. The same as `group`.
+        group_instance_id: makes it a static member, which keeps its partitions for
+            `session_timeout_ms` when it is stopped and started again (KIP-345).
+        session_timeout_ms: a member that is not heard of for so long is out.
+        heartbeat_interval_ms: how often it is heard of.
+        max_poll_interval_ms: a member that does not ask for records for so long leaves: it logs
+            that, and joins again when it polls again. A rebalance waits for members that long.
+        enable_auto_commit: whether what was finished is committed by itself: what was given before
+            the current poll, or before the record that an iterator has given last.
+        auto_commit_interval_ms: how often.
+        partition_assignment_strategy: the assignors that it offers, the best one first:
+            "cooperative-sticky", "range", "roundrobin".
         trace: whether it is recorded when what was fetched.
     """
 
@@ -158,10 +175,30 @@ class ConsumerConfig(ClientConfig):
     auto_offset_reset: str = "earliest"
     key_deserializer: Deserializer | None = None
     value_deserializer: Deserializer | None = None
+    on_poison: str | Callable[[DeserializationFailed], object] = "raise"
+    group_id: str | None = None
+    group_instance_id: str | None = None
+    session_timeout_ms: float = 45_000
+    heartbeat_interval_ms: float = 3000
+    max_poll_interval_ms: float = 300_000
+    enable_auto_commit: bool = True
+    auto_commit_interval_ms: float = 5000
+    partition_assignment_strategy: str | Sequence[str] = ("cooperative-sticky", "range")
     trace: bool = False
+
+    @property
+    def assignors(self) -> tuple[str, ...]:
+        """The names of the assignors."""
+        given = self.partition_assignment_strategy
+        return tuple(given.split(",")) if isinstance(given, str) else tuple(given)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_group()
+        if not callable(self.on_poison) and self.on_poison not in ("raise", "skip"):
+            raise ConfigError(
+                f"on_poison={self.on_poison!r}: it must be 'raise', 'skip' or a function"
+            )
         if self.isolation_level not in ("read_uncommitted", "read_committed"):
             raise ConfigError(
                 f"isolation_level={self.isolation_level!r}: it must be 'read_uncommitted' or "
@@ -172,6 +209,25 @@ class ConsumerConfig(ClientConfig):
                 f"auto_offset_reset={self.auto_offset_reset!r}: it must be 'earliest', 'latest' "
                 "or 'none'"
             )
+
+    def _check_group(self) -> None:
+        unknown = [name for name in self.assignors if name not in ASSIGNORS]
+        if unknown or not self.assignors:
+            known = ", ".join(repr(name) for name in ASSIGNORS)
+            raise ConfigError(
+                f"partition_assignment_strategy={self.partition_assignment_strategy!r}: it must "
+                f"name some of {known}"
+            )
+        if self.heartbeat_interval_ms >= self.session_timeout_ms:
+            raise ConfigError(
+                f"heartbeat_interval_ms={self.heartbeat_interval_ms:g}: it must be less than "
+                f"session_timeout_ms={self.session_timeout_ms:g}, best a third of it"
+            )
+        for name in ("group_id", "group_instance_id"):
+            if getattr(self, name) == "":
+                raise ConfigError(f"{name}='': it must not be empty")
+        if self.group_instance_id is not None and self.group_id is None:
+            raise ConfigError("group_instance_id needs a group")
 
 
 C = TypeVar("C", bound=ClientConfig)

@@ -1,28 +1,37 @@
 """The consumer: reads the records of topics, from where one wants, in the order of each partition.
 
-A consumer has no thread of its own: `poll` and iterating do its work, and leave the next fetch on
-its way when they return. It is used by one thread at a time; `close` may be called by any.
+Without a group a consumer has no thread of its own: `poll` and iterating do its work, and leave the
+next fetch on its way when they return. A member of a group has one, for heartbeats and rebalances
+while the user is busy. A consumer is used by one thread at a time; `close` and `wakeup` may be
+called by any.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
+import re
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ottla.client.address import open_network
-from ottla.client.cluster import Cluster
+from ottla.client.committing import Committing
 from ottla.client.config import ConsumerConfig, make_config
-from ottla.client.driver import Driver
-from ottla.client.fetcher import Fetcher
-from ottla.client.lookup import EARLIEST, LATEST, Lookup, TopicPartition, problem_of_topic
+from ottla.client.consumer_core import ConsumerCore, Milliseconds
+from ottla.client.lookup import EARLIEST, LATEST, Lookup, TopicPartition
+from ottla.client.rebalancing import Listeners, Rebalancing
+from ottla.client.using import Using
 from ottla.clock import SYSTEM
-from ottla.errors import ClientError, Closed, ConfigError, Timeout
+from ottla.errors import ClientError, Closed, ConfigError, Forked, KafkaError, Timeout, WokenUp
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from ottla.client.rebalancing import Listener
     from ottla.records.batch import Record
     from ottla.trace import Life
 
@@ -30,17 +39,24 @@ Start = str | int | datetime
 """Where reading begins: "beginning", "end", an offset, or a time."""
 
 _FOREVER_S = 3600.0
+_LOOK_AT_END_S = 0.05
 _API_TIMEOUT_S = 60.0
+_CLOSE_TIMEOUT_S = 5.0
+_EXIT_TIMEOUT_S = 1.0
+_STARTS = {"beginning": EARLIEST, "earliest": EARLIEST, "end": LATEST, "latest": LATEST}
 
 
-class Consumer:
+class Consumer(Committing):
     """Reads records.
 
     Args:
         address_and_topics: the address ("host:port[,host:port]", a folder with an embedded store,
             or a `Broker`), then the topics; only the topics where `bootstrap_servers` is given.
+        group: the group that it is a member of: the members share the partitions, and go on where
+            the group has committed; what was finished is committed by itself, unless
+            `enable_auto_commit` is False. None for no group.
         start: where to begin in each partition: "beginning", "end", an offset, or a datetime
-            (one without a time zone is local time).
+            (one without a time zone is local time). In a group only where nothing is committed.
         stop_at_end: whether iterating stops where the topics ended when it began.
         bootstrap_servers: the address under the name that other clients have for it.
         settings: see `ottla.client.config.ConsumerConfig`.
@@ -53,117 +69,120 @@ class Consumer:
     def __init__(
         self,
         *address_and_topics: Any,
-        start: Start = "beginning",
+        group: str | None = None,
+        start: Start | None = None,
         stop_at_end: bool = False,
         bootstrap_servers: object = None,
         **settings: Any,
     ) -> None:
+        if group is not None:
+            settings["group_id"] = group
         config = make_config(ConsumerConfig, settings)
         if bootstrap_servers is None and address_and_topics:
             bootstrap_servers, *topics = address_and_topics
         else:
             topics = list(address_and_topics)
         _check_topics(topics)
-        self._start = _as_start(start)
+        first = None if start is None else _as_start(start)
         self._stop_at_end = stop_at_end
         self._config = config
         self._clock = SYSTEM
         network = open_network(bootstrap_servers, config.client_id, self._clock)
-        self._cluster = Cluster(network, config, self._clock, create_topics=False)
-        self._fetcher = Fetcher(config, self._cluster, self._clock)
-        self._driver = Driver(network, self, self._clock)
-        self._topics: list[str] = []
-        self._ends: dict[TopicPartition, int] | None = None
-        self._using = threading.Lock()
-        self._closed = False
-        self._deserializes = bool(config.key_deserializer or config.value_deserializer)
+        core = self._core = ConsumerCore(network, config, self._clock, first)
+        _CORES.add(core)
+        self._fetcher = core.fetcher
+        self._driver = core.driver
+        self._rebalancing = Rebalancing(core)
+        self._using = Using(core)
+        self._ends: dict[TopicPartition, int] = {}
+        self._woken = False
         if topics:
             self.subscribe(topics)
 
     def __repr__(self) -> str:
-        return f"<Consumer {self._cluster.address}: {len(self._fetcher.partitions)} partitions>"
-
-    # -- Work
-
-    def step(self) -> float | None:
-        """Do what is due; returns when to look again, on the monotonic clock, or None."""
-        due = [self._cluster.step()]
-        self._follow_topics()
-        due += [self._fetcher.step(), self._cluster.step()]
-        if self._cluster.unreachable is not None:
-            self._fetcher.error = self._cluster.unreachable
-            self._cluster.try_again()
-        known = [each for each in due if each is not None]
-        return min(known) if known else None
-
-    def has_work(self) -> bool:
-        """Tell that nothing goes on when nobody asks."""
-        return False
-
-    def _follow_topics(self) -> None:
-        """Read all partitions of the topics, those that are added later from their beginning."""
-        found: list[TopicPartition] = []
-        for topic in self._topics:
-            info = self._cluster.topics.get(topic)
-            if info is None:
-                continue
-            problem = problem_of_topic(self._cluster, self._clock, TopicPartition(topic, 0))
-            if problem is not None:
-                self._fetcher.error = problem
-            found += [TopicPartition(topic, number) for number in range(len(info.leaders))]
-        new = [where for where in found if where not in self._fetcher.partitions]
-        if not new:
-            return
-        grown = {where.topic for where in self._fetcher.partitions}
-        self._fetcher.assign(found, None)
-        for where in new:
-            start = EARLIEST if where.topic in grown else self._start
-            self._begin(where, start)
-
-    def _begin(self, where: TopicPartition, start: int) -> None:
-        state = self._fetcher.partitions[where]
-        if start >= 0 and self._starts_at_offset:
-            state.seek(start)
-        else:
-            state.seek_by(start)
-
-    @property
-    def _starts_at_offset(self) -> bool:
-        return not isinstance(self._start, _Milliseconds)
+        group = "" if self._config.group_id is None else f" in group {self._config.group_id!r}"
+        count = len(self._fetcher.partitions)
+        return f"<Consumer {self._core.cluster.address}{group}: {count} partitions>"
 
     # -- what to read
 
-    def subscribe(self, topics: Iterable[str]) -> None:
-        """Read all partitions of topics, from `start` on."""
-        wanted = [topics] if isinstance(topics, str) else list(topics)
+    def subscribe(
+        self,
+        topics: str | re.Pattern[str] | Iterable[str],
+        *,
+        on_assigned: Listener | None = None,
+        on_revoked: Listener | None = None,
+        on_lost: Listener | None = None,
+    ) -> None:
+        """Read topics: all of their partitions, or in a group this member's share of them.
+
+        The listeners are for groups. They are called in a poll, by the thread that polls, with this
+        consumer and a list of partitions.
+
+        Args:
+            topics: their names, or a regular expression that is searched for in all names; topics
+                that are created later are found when metadata is asked for again
+                (`metadata_max_age_ms`).
+            on_assigned: is called when partitions are assigned; it may seek in them.
+            on_revoked: is called before partitions are given back; they can be committed until it
+                returns.
+            on_lost: is called when partitions were lost, and can be committed no more; without it
+                `on_revoked` is.
+        """
+        pattern = topics if isinstance(topics, re.Pattern) else None
+        wanted: list[str] = []
+        if isinstance(topics, str):
+            wanted = [topics]
+        elif not isinstance(topics, re.Pattern):
+            wanted = list(topics)
         _check_topics(wanted)
-        with self._alone():
-            self._topics = wanted
-            self._ends = None
-            self._fetcher.assign([], None)
-            self._cluster.want(wanted)
+        if not wanted and pattern is None:
+            raise ConfigError("no topic to subscribe to")
+        with self._using, self._driver.held():
+            self._rebalancing.listeners = Listeners(on_assigned, on_revoked, on_lost)
+            self._ends.clear()
+            self._core.subscribe(wanted, pattern)
 
     def assign(self, partitions: Iterable[tuple[str, int]]) -> None:
-        """Read exactly these partitions, those that are new from `start` on."""
+        """Read exactly these partitions, those that are new from `start` on.
+
+        With a group nothing is shared with its members; what it has committed is used, and
+        committing is possible while it has no members.
+        """
         wanted = [TopicPartition(*each) for each in partitions]
-        with self._alone():
-            self._topics = []
-            self._ends = None
-            old = set(self._fetcher.partitions)
-            self._fetcher.assign(wanted, None)
-            for where in wanted:
-                if where not in old:
-                    self._begin(where, self._start)
-            self._cluster.want(where.topic for where in wanted)
+        with self._using, self._driver.held():
+            self._ends.clear()
+            self._core.assign(wanted)
 
     @property
     def has_buffered(self) -> bool:
         """Whether records lie here that `poll` gives out without waiting."""
-        return self._fetcher.has_records
+        return self._core.handing.has_more or self._fetcher.has_records
 
     def assignment(self) -> list[TopicPartition]:
         """Return the partitions that are read."""
         return list(self._fetcher.partitions)
+
+    def pause(self, *partitions: tuple[str, int]) -> None:
+        """Give out nothing of partitions, all assigned ones where none are given.
+
+        They stay this member's; a poll gives out those of the others.
+        """
+        self._pause(partitions, is_paused=True)
+
+    def resume(self, *partitions: tuple[str, int]) -> None:
+        """Go on with partitions that are paused, all where none are given."""
+        self._pause(partitions, is_paused=False)
+
+    def _pause(self, partitions: tuple[tuple[str, int], ...], *, is_paused: bool) -> None:
+        with self._using, self._driver.held():
+            for where in [TopicPartition(*each) for each in partitions] or self.assignment():
+                self._check_assigned(where)
+                self._core.pause(where, is_paused=is_paused)
+
+    def paused(self) -> list[TopicPartition]:
+        """Return the partitions that are paused."""
+        return [where for where, state in self._fetcher.partitions.items() if state.is_paused]
 
     def seek(self, topic: str, partition: int, to: Start) -> None:
         """Go on elsewhere in a partition.
@@ -174,19 +193,21 @@ class Consumer:
             to: an offset, "beginning", "end", or a datetime: the first record at or after it.
         """
         start = _as_start(to)
-        with self._alone():
+        with self._using:
             where = TopicPartition(topic, partition)
             self._await_assigned(where)
-            state = self._fetcher.partitions[where]
-            if start >= 0 and not isinstance(start, _Milliseconds):
-                state.seek(start)
-            else:
-                state.seek_by(start)
+            with self._driver.held():
+                self._core.seek(where, start)
 
     def _await_assigned(self, where: TopicPartition) -> None:
-        if where.topic in self._topics:
+        core = self._core
+        if core.group is None and where.topic in core.topics:
             self._run(lambda: where in self._fetcher.partitions, _API_TIMEOUT_S, "a seek")
-        elif where not in self._fetcher.partitions:
+        else:
+            self._check_assigned(where)
+
+    def _check_assigned(self, where: TopicPartition) -> None:
+        if where not in self._fetcher.partitions:
             raise ClientError(f"partition {where.partition} of {where.topic!r} is not assigned")
 
     def position(self, topic: str, partition: int) -> int:
@@ -196,17 +217,20 @@ class Consumer:
             ClientError: the partition is not assigned.
             Timeout: it could not be found out.
         """
-        with self._alone():
+        with self._using:
             where = TopicPartition(topic, partition)
             self._await_assigned(where)
             state = self._fetcher.partitions[where]
             self._run(lambda: state.position is not None, _API_TIMEOUT_S, "a position")
-            assert state.position is not None
-            return state.position
+            with self._driver.held():
+                position = self._core.position(where)
+            assert position is not None
+            return position
 
     def positions(self) -> dict[TopicPartition, int | None]:
         """Return all positions; None where one is not known yet."""
-        return {where: state.position for where, state in self._fetcher.partitions.items()}
+        with self._driver.held():
+            return {where: self._core.position(where) for where in self._fetcher.partitions}
 
     # -- what there is
 
@@ -217,9 +241,10 @@ class Consumer:
             BrokerUnavailable: no broker could be reached.
             Timeout: there was no answer in time, seconds.
         """
-        with self._alone():
-            self._cluster.want([topic])
-            info = self._cluster.topics[topic]
+        with self._using:
+            with self._driver.held():
+                self._core.cluster.want([topic])
+                info = self._core.cluster.topics[topic]
             self._run(lambda: info.updated_ms > 0, timeout, f"the partitions of {topic!r}")
             return list(range(len(info.leaders)))
 
@@ -236,6 +261,11 @@ class Consumer:
         last stable offset."""
         return self._look_up(dict.fromkeys(self._given(partitions), LATEST))
 
+    def lag(self) -> dict[TopicPartition, int]:
+        """Return how many offsets the assigned partitions have that were not given out yet."""
+        ends = self.end_offsets()
+        return {where: max(end - self.position(*where), 0) for where, end in ends.items()}
+
     def offsets_at(
         self, times: Mapping[tuple[str, int], datetime]
     ) -> dict[TopicPartition, int | None]:
@@ -247,37 +277,38 @@ class Consumer:
     def _given(self, partitions: Iterable[tuple[str, int]] | None) -> list[TopicPartition]:
         if partitions is not None:
             return [TopicPartition(*each) for each in partitions]
-        if self._topics and not self._fetcher.partitions:
-            with self._alone():
+        if self._core.group is None and self._core.topics and not self._fetcher.partitions:
+            with self._using:
                 self._run(lambda: bool(self._fetcher.partitions), _API_TIMEOUT_S, "an assignment")
         return self.assignment()
 
     def _look_up(self, wanted: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
-        with self._alone():
-            return self._look_up_alone(wanted)
-
-    def _look_up_alone(self, wanted: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
-        self._cluster.want(where.topic for where in wanted)
-        lookup = Lookup(
-            self._cluster,
-            self._clock,
-            wanted,
-            self._fetcher.isolation_level,
-            self._config.retry_backoff_ms,
-        )
-        self._fetcher.lookups.append(lookup)
-        try:
-            self._run(lambda: lookup.is_done, _API_TIMEOUT_S, "offsets")
-        finally:
-            self._fetcher.lookups.remove(lookup)
-        if lookup.error is not None:
-            raise lookup.error
-        return lookup.found
+        with self._using:
+            lookup = Lookup(
+                self._core.cluster,
+                self._clock,
+                wanted,
+                self._fetcher.isolation_level,
+                self._config.retry_backoff_ms,
+            )
+            with self._driver.held():
+                self._core.cluster.want(where.topic for where in wanted)
+                self._fetcher.lookups.append(lookup)
+            try:
+                self._run(lambda: lookup.is_done, _API_TIMEOUT_S, "offsets")
+            finally:
+                with self._driver.held():
+                    self._fetcher.lookups.remove(lookup)
+            if lookup.error is not None:
+                raise lookup.error
+            return lookup.found
 
     # -- reading
 
     def poll(self, timeout: float = 1.0, max_records: int | None = None) -> list[Record]:
         """Return records that are there; it does not wait for more once there is one.
+
+        What was given out before is finished with, and may be committed from now on.
 
         Args:
             timeout: seconds to wait for the first.
@@ -286,66 +317,126 @@ class Consumer:
         Raises:
             BrokerUnavailable: no broker was ever reached.
             CorruptRecords: a batch is damaged; the position is that of the batch.
+            DeserializationFailed: a record cannot be read, and on_poison is "raise"; the position
+                is behind it.
+            NoCommittedOffset: a group has committed nothing, and auto_offset_reset is "none".
+            FencedMember: another member has the same group_instance_id.
+            WokenUp: another thread called `wakeup`.
             KafkaError: something else that will not pass by itself.
             Closed: the consumer is closed.
         """
         count = self._config.max_poll_records if max_records is None else max_records
-        with self._alone():
-            return self._poll(timeout, count)
+        deadline = self._clock.monotonic_ms() + timeout * 1000
+        core = self._core
+        with self._using:
+            while self._await_records(deadline, count):
+                records = core.hand_out(count)
+                if records:
+                    core.attention = True  # for an iterator that is asked later
+                    self._driver.push()
+                    return records
+            return []
 
-    def _poll(self, timeout: float, count: int) -> list[Record]:
-        fetcher = self._fetcher
-        if not fetcher.partitions and not self._topics:
+    def _await_records(self, deadline: float, count: int) -> bool:
+        """Wait until records lie ready, and do meanwhile what only the user's thread may."""
+        core, fetcher = self._core, self._fetcher
+        core.attention = False
+        core.handing.finish()
+        if not fetcher.partitions and not core.topics and core.pattern is None:
             raise ClientError(
                 "nothing is assigned", next_steps=("Give topics, or call assign() before poll().",)
             )
-        deadline = self._clock.monotonic_ms() + timeout * 1000
+        if core.group is not None:
+            with self._driver.held():
+                core.group.membership.polled(self._clock.monotonic_ms())
+                core.decide_again()
         while True:
-            records = fetcher.take(count)
-            if records:
-                self._driver.push()
-                return self._deserialized(records) if self._deserializes else records
-            error = fetcher.take_error()
+            left = max((deadline - self._clock.monotonic_ms()) / 1000, 0.0)
+            if not self._rebalancing.carry_out(self, left):
+                return False
+            while core.ended:
+                core.ended.pop(0)()
+            if self._woken:
+                self._woken = False
+                raise WokenUp("another thread called wakeup()", "No record was passed over.")
+            with self._driver.held():
+                is_ready = core.take(count)
+                error = None if is_ready else core.take_error()
+            if is_ready:
+                return True
             if error is not None:
                 raise error
-            left = (deadline - self._clock.monotonic_ms()) / 1000
-            if self._closed or not self._driver.run_until(self._has_news, max(left, 0.0)):
-                return []
+            core.is_waiting = True
+            try:
+                in_time = self._driver.run_until(self._has_news, left)
+            finally:
+                core.is_waiting = False
+            if core.is_closing or not in_time:
+                return False
 
     def _has_news(self) -> bool:
-        fetcher = self._fetcher
-        return self._closed or fetcher.error is not None or fetcher.has_records
-
-    def _deserialized(self, records: list[Record]) -> list[Record]:
-        of_key, of_value = self._config.key_deserializer, self._config.value_deserializer
-        for record in records:
-            key, value = record.key, record.value
-            if of_key is not None and key is not None:
-                record._key = of_key(key)
-            if of_value is not None and value is not None:
-                record._value = of_value(value)
-        return records
+        core = self._core
+        return (
+            core.is_closing
+            or self._woken
+            or self._fetcher.has_records
+            or core.has_error
+            or bool(core.ended)
+            or (core.group is not None and core.group.membership.has_change())
+        )
 
     def __iter__(self) -> Iterator[Record]:
         """Give out record after record; wait for more until the consumer is closed.
 
-        With `stop_at_end` it stops where the topics ended when it began.
+        A record is finished with when the next one is asked for. With `stop_at_end` it stops where
+        the topics ended when it began. It ends for no other reason: whatever else there is raises.
         """
-        while not self._closed:
-            if self._stop_at_end and self._is_at_end():
+        core = self._core
+        while not core.is_closing:
+            handing = core.handing
+            if self._stop_at_end and not handing.has_more and self._is_at_end():
                 return
-            for record in self.poll(_FOREVER_S if not self._stop_at_end else 1.0):
-                yield record
-                if self._closed:
-                    return
+            wait_s = _LOOK_AT_END_S if self._stop_at_end else _FOREVER_S
+            deadline = self._clock.monotonic_ms() + wait_s * 1000
+            with self._using:
+                if not self._await_records(deadline, self._config.max_poll_records):
+                    continue
+            self._driver.push()
+            handing = core.handing
+            if core.deserializes:
+                while handing.has_more and not core.attention:
+                    yield from core.hand_out(1)
+                    handing.finish()
+                continue
+            records = handing.records
+            for index in range(handing.index, len(records)):
+                handing.current = index
+                handing.index = index + 1
+                yield records[index]
+                if core.attention:
+                    break
 
     def _is_at_end(self) -> bool:
-        if self._ends is None:
-            self._ends = self.end_offsets()
+        """Tell whether everything was read that was there when reading began."""
+        if self._core.group is not None and not self._has_settled():
+            return False
+        new = [where for where in self.assignment() if where not in self._ends]
+        if new or (not self._ends and self._core.group is None):
+            self._ends |= self.end_offsets(new or None)
         for where, end in self._ends.items():
             if where in self._fetcher.partitions and self.position(*where) < end:
                 return False
         return True
+
+    def _has_settled(self) -> bool:
+        group = self._core.group
+        return group is None or not group.is_member or group.membership.is_settled
+
+    def wakeup(self) -> None:
+        """Have a `poll` that waits, or the next one, raise `WokenUp`; any thread may call it."""
+        self._woken = True
+        self._core.attention = True
+        self._driver.interrupt()
 
     def trace(self, record: Record) -> Life:
         """Return what was observed of a record's life; the consumer must be made with trace=True.
@@ -361,13 +452,40 @@ class Consumer:
 
     # -- the end
 
-    def close(self) -> None:
-        """Let go of everything; a `poll` that waits in another thread returns at once."""
-        if self._closed:
+    def close(self, timeout: float = _CLOSE_TIMEOUT_S) -> None:
+        """Commit what was finished, leave the group, and let go of everything.
+
+        Any thread may call it; a `poll` that waits in another one returns at once, and iterating
+        ends. What was given out counts as finished where the thread that got it closes. A commit
+        that cannot be made is logged: what it was for is read again.
+
+        Args:
+            timeout: seconds that the group's coordinator may take.
+        """
+        is_mine = self._using.thread == threading.get_ident()
+        self._close(timeout, has_finished=is_mine)
+
+    def _close(self, timeout: float, *, has_finished: bool) -> None:
+        core = self._core
+        if core.is_closing:
             return
-        self._closed = True
-        self._driver.close()
-        self._cluster.close()
+        core.closer = threading.get_ident()
+        core.is_closing = core.attention = True
+        if core.refusal is not None:
+            return
+        core.refusal = Closed("the consumer is closed")
+        self._driver.interrupt()
+        deadline = self._clock.monotonic_ms() + timeout * 1000
+        is_inside = self._using.take_over(timeout)
+        try:
+            if has_finished and is_inside:
+                core.handing.finish()
+            if core.group is not None:
+                self._rebalancing.leave(self if is_inside else None, deadline)
+        finally:
+            core.close()
+            if is_inside:
+                self._using.__exit__()
 
     def __enter__(self) -> Consumer:
         return self
@@ -378,11 +496,13 @@ class Consumer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        is_mine = self._using.thread == threading.get_ident()
+        self._close(_CLOSE_TIMEOUT_S, has_finished=is_mine and error is None)
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self.close()
+        core: ConsumerCore | None = getattr(self, "_core", None)
+        if core is not None and not core.is_closing:
+            core.abandon()
 
     def _run(self, reached: Callable[[], bool], timeout: float, what: str) -> None:
         """Work until something is reached.
@@ -390,51 +510,29 @@ class Consumer:
         Raises:
             Timeout: it was not, within `timeout` seconds.
         """
+        core = self._core
         in_time = self._driver.run_until(
-            lambda: reached() or self._closed or self._fetcher.error is not None, timeout
+            lambda: reached() or core.is_closed_by_another or core.has_error, timeout
         )
-        error = self._fetcher.take_error()
-        if error is not None and not reached():
+        if reached():
+            return
+        error = core.take_error()
+        if error is not None:
             raise error
-        if self._closed:
+        if core.is_closed_by_another:
             raise Closed("the consumer is closed")
         if not in_time:
             raise Timeout(f"no answer about {what} within {timeout:g} s")
 
-    def _alone(self) -> _Alone:
-        if self._closed:
-            raise Closed("the consumer is closed")
-        return _Alone(self._using)
 
-
-class _Alone:
-    """Keeps a second thread out, and says so."""
-
-    def __init__(self, lock: threading.Lock) -> None:
-        self._lock = lock
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            raise ClientError(
-                "the consumer is in use by another thread",
-                next_steps=("Give each thread a consumer of its own.",),
-            )
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
-class _Milliseconds(int):
-    """A time, where an offset could be meant as well."""
+_CORES: weakref.WeakSet[ConsumerCore] = weakref.WeakSet()
 
 
 def _as_start(start: Start) -> int:
-    if start == "beginning":
-        return EARLIEST
-    if start == "end":
-        return LATEST
+    if isinstance(start, str) and start in _STARTS:
+        return _STARTS[start]
     if isinstance(start, datetime):
-        return _Milliseconds(start.astimezone(UTC).timestamp() * 1000)
+        return Milliseconds(start.astimezone(UTC).timestamp() * 1000)
     if isinstance(start, int) and not isinstance(start, bool) and start >= 0:
         return start
     raise ConfigError(f"{start!r} is neither 'beginning', 'end', an offset nor a datetime")
@@ -444,3 +542,29 @@ def _check_topics(topics: Iterable[object]) -> None:
     for topic in topics:
         if not isinstance(topic, str) or not topic:
             raise ConfigError(f"{topic!r} cannot name a topic")
+
+
+def _at_exit() -> None:
+    """Leave the groups that this process is still a member of."""
+    for core in list(_CORES):
+        if not core.is_closing and core.group is not None:
+            deadline = core.clock.monotonic_ms() + _EXIT_TIMEOUT_S * 1000
+            try:
+                core.commit_at_the_end(deadline)
+                core.leave(deadline)
+            except KafkaError as error:
+                sys.stderr.write(f"ottla: when the process ended: {error}\n")
+
+
+def _after_fork() -> None:
+    for core in list(_CORES):
+        core.refusal = Forked(
+            "the consumer was made before a fork and cannot be used in the child",
+            "Nothing was read.",
+            ("Make a consumer of its own in the child.",),
+        )
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ottla.clock import Clock
 
 _TICK_S = 0.005
-_TICK_MS = _TICK_S * 1000
 _IDLE_TICKS = 200
 _TURN_S = 0.25
 _HANDOVER_S = 0.05
@@ -53,10 +52,12 @@ class Driver:
         network: what is polled.
         work: what is done.
         clock: where time comes from.
+        tick_s: how long no caller has done a turn before the thread does.
     """
 
-    def __init__(self, network: Network, work: Work, clock: Clock) -> None:
+    def __init__(self, network: Network, work: Work, clock: Clock, tick_s: float = _TICK_S) -> None:
         self.parked = True
+        self._tick_s = tick_s
         self._network = network
         self._work = work
         self._clock = clock
@@ -68,6 +69,7 @@ class Driver:
         self._thread: threading.Thread | None = None
         self._bell = threading.Event()
         self._closed = False
+        self._held = Held(self)
 
     # -- callers
 
@@ -119,6 +121,31 @@ class Driver:
                         self._turned.wait(min(left, _HANDOVER_S))
         return True
 
+    def held(self) -> Held:
+        """Keep turns away for as long as a `with` block lasts, to look at what they change."""
+        return self._held
+
+    def hold(self) -> None:
+        """Keep turns away until `let_go`; a turn that waits for the network is cut short."""
+        if self._lock.acquire(blocking=False):
+            return
+        with self._turned:
+            self._callers += 1
+        try:
+            while not self._lock.acquire(blocking=False):
+                self._network.wake()
+                with self._turned:
+                    if self._lock.locked():
+                        self._turned.wait(_HANDOVER_S)
+        finally:
+            with self._turned:
+                self._callers -= 1
+
+    def let_go(self) -> None:
+        """Let turns be done again."""
+        self._last_call_ms = self._clock.monotonic_ms()
+        self._release()
+
     def push(self) -> None:
         """Do one turn without waiting, unless another thread is doing one."""
         if self._lock.acquire(blocking=False):
@@ -146,6 +173,12 @@ class Driver:
             with self._turned:
                 self._turned.notify_all()
 
+    def interrupt(self) -> None:
+        """Have callers that wait look whether what they wait for is reached; any thread may."""
+        self._network.wake()
+        with self._turned:
+            self._turned.notify_all()
+
     # -- the thread
 
     def notify(self) -> None:
@@ -169,7 +202,8 @@ class Driver:
     def _run(self) -> None:
         idle = 0
         while not self._closed:
-            if self._callers or self._clock.monotonic_ms() - self._last_call_ms < _TICK_MS:
+            quiet_ms = self._clock.monotonic_ms() - self._last_call_ms
+            if self._callers or quiet_ms < self._tick_s * 1000:
                 idle = 0
             elif not self._work.has_work():
                 idle += 1
@@ -184,7 +218,7 @@ class Driver:
                 idle = 0
                 self._park()
             else:
-                self._bell.wait(_TICK_S)
+                self._bell.wait(self._tick_s)
             self._bell.clear()
 
     def _park(self) -> None:
@@ -203,3 +237,18 @@ class Driver:
             thread.join()
         with self._lock:
             self._network.close()
+
+
+class Held:
+    """A `with` block during which no turns are done."""
+
+    __slots__ = ("_driver",)
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def __enter__(self) -> None:
+        self._driver.hold()
+
+    def __exit__(self, *_: object) -> None:
+        self._driver.let_go()

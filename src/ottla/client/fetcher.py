@@ -9,6 +9,7 @@ Kafka: Fetcher, CompletedFetch.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ottla.client.node import Node
     from ottla.clock import Clock
 
+_LOG = logging.getLogger("ottla.client")
 _TOPIC_ID_VERSION = 13
 _ANSWERS_MAX = 2
 _RESETS = {"earliest": EARLIEST, "latest": LATEST}
@@ -66,6 +68,8 @@ class PartitionState:
         position: offset of the next record that is given out; None until it is known.
         reset: what the position is to be looked up with: `EARLIEST`, `LATEST` or milliseconds.
         high_watermark: what the broker said last, -1 before.
+        is_paused: whether nothing of it is fetched or given out.
+        is_undecided: whether nothing says where to begin, and the user has to.
     """
 
     def __init__(self, where: TopicPartition) -> None:
@@ -73,6 +77,8 @@ class PartitionState:
         self.position: int | None = None
         self.reset: int | None = None
         self.high_watermark = -1
+        self.is_paused = False
+        self.is_undecided = False
         self.generation = 0
         self._fetch_offset = 0
         self._answers: deque[_Answer] = deque()
@@ -89,12 +95,14 @@ class PartitionState:
     @property
     def wants_more(self) -> bool:
         """Whether another answer is to be fetched."""
-        return self.position is not None and len(self._answers) < _ANSWERS_MAX
+        if self.position is None or self.is_paused:
+            return False
+        return len(self._answers) < _ANSWERS_MAX
 
     @property
     def has_records(self) -> bool:
         """Whether there is something to be read."""
-        return self._records is not None or bool(self._answers)
+        return (self._records is not None or bool(self._answers)) and not self.is_paused
 
     def seek(self, position: int) -> None:
         """Go on at an offset; what lies here unread is let go."""
@@ -111,6 +119,7 @@ class PartitionState:
         self._forget()
 
     def _forget(self) -> None:
+        self.is_undecided = False
         self._answers.clear()
         self._records = self._header = None
         self._aborting.clear()
@@ -220,6 +229,7 @@ class Fetcher:
         self._fetching: set[Node] = set()
         self._not_before_ms: dict[TopicPartition, float] = {}
         self._turn: deque[PartitionState] = deque()
+        self._gone: dict[TopicPartition, int] = {}
 
     @property
     def isolation_level(self) -> int:
@@ -237,6 +247,7 @@ class Fetcher:
                     state.seek_by(reset)
             kept[where] = state
         self.partitions = kept
+        self._gone = {where: gone for where, gone in self._gone.items() if where in kept}
         self._turn = deque(kept.values())
 
     def take_error(self) -> KafkaError | None:
@@ -258,6 +269,9 @@ class Fetcher:
         records: list[Record] = []
         for _ in range(len(self._turn)):
             state = self._turn[0]
+            if state.is_paused:
+                self._turn.rotate(-1)
+                continue
             try:
                 state.take(records, count - len(records), committed_only=self._committed_only)
             except CorruptRecords:
@@ -314,8 +328,22 @@ class Fetcher:
                 continue
             if offset < 0:
                 state.seek_by(LATEST)
-            else:
-                state.seek(offset)
+                continue
+            state.seek(offset)
+            gone = self._gone.pop(where, None)
+            if gone is not None:
+                self._tell_gone(where, gone, offset)
+
+    def _tell_gone(self, where: TopicPartition, gone: int, offset: int) -> None:
+        """Say that a position was not in the log, and what that means."""
+        topic, partition = where
+        effect = f"the {offset - gone} before it can be read no more"
+        if offset <= gone:
+            effect = "the log ends before that: records may come twice"
+        _LOG.warning(
+            "%s/%d has no offset %d: reading goes on at %d, as auto_offset_reset=%r says; %s",
+            *(topic, partition, gone, offset, self._config.auto_offset_reset, effect),
+        )
 
     def _step_fetches(self, now: float) -> float | None:
         due: float | None = None
@@ -433,6 +461,7 @@ class Fetcher:
         if code == codes.OFFSET_OUT_OF_RANGE:
             reset = _RESETS.get(self._config.auto_offset_reset)
             if reset is not None:
+                self._gone[state.where] = state.fetch_offset
                 state.seek_by(reset)
                 return
             self.error = broker_error(

@@ -33,6 +33,7 @@ class Call:
         expects_response: False where the broker answers nothing (acks=0): `done` is called with
             neither once the request has left.
         traced: whether the broker is asked what it sees of the request.
+        timeout_ms: how long the answer may take; None for as long as the client's answers may.
         deadline_ms: when the answer must be there; the monotonic clock.
         sent_ns: when it was handed to the network.
         answered_ns: when the answer was there.
@@ -48,6 +49,7 @@ class Call:
         "request",
         "response_class",
         "sent_ns",
+        "timeout_ms",
         "traced",
         "version",
     )
@@ -60,12 +62,14 @@ class Call:
         *,
         expects_response: bool = True,
         traced: bool = False,
+        timeout_ms: float | None = None,
     ) -> None:
         self.request = request
         self.response_class = response_class
         self.done = done
         self.expects_response = expects_response
         self.traced = traced
+        self.timeout_ms = timeout_ms
         self.version = 0
         self.deadline_ms = 0.0
         self.sent_ns = 0

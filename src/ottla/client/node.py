@@ -134,9 +134,12 @@ class Node:
                 name = type(call.request).__name__.removesuffix("Request")
                 call.done(None, KafkaError(f"the broker {self.peer} does not support {name}"))
                 return
-        call.deadline_ms = self._clock.monotonic_ms() + self._request_timeout_ms
+        call.deadline_ms = self._clock.monotonic_ms() + self._timeout_ms(call)
         self._in_flight.append(call)
         self._channel.send(call)
+
+    def _timeout_ms(self, call: Call) -> float:
+        return self._request_timeout_ms if call.timeout_ms is None else call.timeout_ms
 
     # -- what the network tells
 
@@ -251,11 +254,12 @@ class Node:
         if self.state is NodeState.HANDSHAKE:
             return min(deadline, self._deadline_ms)
         if now_ms >= deadline:
-            name = type(self._in_flight[0].request).__name__
+            late = self._in_flight[0]
+            name = type(late.request).__name__
             self._failed(
                 BrokerUnavailable(
                     f"{self.peer} did not answer a {name} within "
-                    f"{self._request_timeout_ms / 1000:g} s",
+                    f"{self._timeout_ms(late) / 1000:g} s",
                     address=f"{self.host}:{self.port}",
                     stage="connection",
                 )

@@ -24,6 +24,12 @@
         ConfigError            a setting that cannot be
         RecordError            a record that cannot be made from what was given
         DeliveryError          records that were not delivered
+        GroupError             something is wrong with a consumer's place in its group
+          CommitFailed         offsets were not committed, and will not be
+          FencedMember         another member has taken its group.instance.id
+          NoCommittedOffset    nothing is committed, and nothing says where to begin
+        DeserializationFailed  a key or value that its deserializer cannot read
+        WokenUp                `wakeup` was called
       OutcomeUnknown           a record that may or may not be stored
 
 Each says what happened, what it means for the data, and what to do next; the text is built here
@@ -33,6 +39,7 @@ and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class KafkaError(Exception):
@@ -244,3 +251,75 @@ class FlushTimeout(DeliveryError, TimeoutError):
 
 class OutcomeUnknown(KafkaError):
     """A record was sent and no answer came: it may or may not be stored."""
+
+
+class GroupError(ClientError):
+    """Something is wrong with a consumer's place in its group."""
+
+
+class CommitFailed(GroupError):
+    """Offsets were not committed, and the same commit never will be.
+
+    Attributes:
+        partitions: what was not committed, as (topic, partition).
+    """
+
+    def __init__(
+        self,
+        what: str,
+        effect: str = "",
+        next_steps: Sequence[str] = (),
+        *,
+        partitions: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        super().__init__(what, effect, next_steps)
+        self.partitions = tuple(partitions)
+
+
+class FencedMember(GroupError):
+    """Another member has joined with the same group.instance.id; this one is out for good."""
+
+
+class NoCommittedOffset(GroupError):
+    """A group has committed nothing for a partition, and nothing says where to begin.
+
+    Attributes:
+        partitions: where, as (topic, partition).
+    """
+
+    def __init__(
+        self,
+        what: str,
+        effect: str = "",
+        next_steps: Sequence[str] = (),
+        *,
+        partitions: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        super().__init__(what, effect, next_steps)
+        self.partitions = tuple(partitions)
+
+
+class DeserializationFailed(ClientError, ValueError):
+    """A deserializer raised for a record's key or value; the position is behind the record.
+
+    Attributes:
+        record: the record, with its key and value as the bytes that they are.
+        part: "key" or "value".
+    """
+
+    def __init__(
+        self,
+        what: str,
+        effect: str = "",
+        next_steps: Sequence[str] = (),
+        *,
+        record: Any = None,
+        part: str = "value",
+    ) -> None:
+        super().__init__(what, effect, next_steps)
+        self.record = record
+        self.part = part
+
+
+class WokenUp(ClientError):
+    """Another thread called `wakeup`."""

@@ -1,0 +1,89 @@
+"""What was taken from the fetcher, and how much of it the user has, and has finished with.
+
+A poll hands out many records at once, an iterator one after the other; both leave the rest for the
+next call. What was handed out is finished with when the user asks for more.
+
+    0 ... finished ... `current` ... with the user ... `index` ... not handed out yet ...
+
+One thread hands out. Any thread may ask for positions: both numbers only grow, and `current` never
+grows past a record that the user has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ottla.client.lookup import TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from ottla.records.batch import Record
+
+
+class Handing:
+    """Some records on their way to the user.
+
+    Attributes:
+        records: all of them; never changed.
+        current: the first one that the user has not finished with.
+        index: the first one that the user does not have.
+        read: the first one that no deserializer has seen.
+        readable: what deserializers have read, and was not handed out yet.
+    """
+
+    __slots__ = ("current", "index", "read", "readable", "records")
+
+    def __init__(self, records: list[Record]) -> None:
+        self.records = records
+        self.current = 0
+        self.index = 0
+        self.read = 0
+        self.readable: list[Record] = []
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something is left to be handed out."""
+        return self.index < len(self.records)
+
+    def finish(self) -> None:
+        """Take note that the user has finished with what was handed out."""
+        self.current = self.index
+
+    def without(self, partitions: Container[TopicPartition]) -> Handing:
+        """Return the same, without what of some partitions was not handed out yet.
+
+        What was handed out stays as unfinished as it is.
+        """
+        index = self.index
+        with_user = self.records[self.current : index]
+        left = [
+            each
+            for each in self.records[index:]
+            if TopicPartition(each.topic, each.partition) not in partitions
+        ]
+        kept = Handing(with_user + left)
+        kept.index = kept.read = len(with_user)
+        return kept
+
+    def first_not_handed_out(self) -> dict[TopicPartition, int]:
+        """Return the offset of each partition's first record that the user does not have."""
+        return _first_offsets(self.records, self.index)
+
+    def first_unfinished(self) -> dict[TopicPartition, int]:
+        """Return the offset of each partition's first record that is not finished with."""
+        return _first_offsets(self.records, self.current)
+
+
+def _first_offsets(records: list[Record], start: int) -> dict[TopicPartition, int]:
+    first: dict[TopicPartition, int] = {}
+    for index in range(start, len(records)):
+        record = records[index]
+        where = TopicPartition(record.topic, record.partition)
+        if where not in first:
+            first[where] = record.offset
+    return first
+
+
+NOTHING = Handing([])
+"""Nothing is on its way to the user."""
