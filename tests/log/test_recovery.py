@@ -550,3 +550,17 @@ def test_an_empty_segment_behind_a_lost_tail_goes_in_a_compacted_log_too() -> No
     assert append(again, b"001") == 1
     sync(again)
     assert values_of(again) == [b"000", b"001"]
+
+
+def test_a_snapshot_that_is_newer_than_the_log_is_not_trusted() -> None:
+    log, files = new_log()
+    batches = [batch(b"abc", producer=(7, 0, number)) for number in range(3)]
+    for data in batches:
+        log.append(data, read_header(data))
+    save(log, files)
+    found = files.after_power_cut()
+    found.open(LOG, create=False).truncate(2 * len(batches[0]))
+    again = open_log(found, recovery_point=0)
+    assert isinstance(again.check_producer(read_header(batches[1])), Duplicate)
+    assert again.check_producer(read_header(batches[2])) == codes.NONE
+    assert f"{3:020}.snapshot" not in found.list("root/t-0")
