@@ -150,12 +150,18 @@ class Life:
 
     def producer_id(self) -> int:
         """Ask for a producer id, and return it, or -1."""
+        found = [-1]
+
+        def answered(response: Any) -> None:
+            if response is not None and response.error_code == codes.NONE:
+                found[0] = response.producer_id
+                self.book.producer_ids.add(found[0])
+                self.promise()
+
         request = InitProducerIdRequest(transactional_id=None, producer_id=-1, producer_epoch=-1)
-        response = self.ask(request)
-        if response is None or response.error_code != codes.NONE:
-            return -1
-        found: int = response.producer_id
-        return found
+        self.ask_nowait(request, answered)
+        self.rounds()
+        return found[0]
 
     # -- fetching
 

@@ -13,7 +13,7 @@ looked at before it, and the end of the run too. Where two points leave the same
 was promised, they are one.
 
 Besides: the process is killed at each step, and the power cut when the next one has promised more;
-and the power is cut a second time at each step of a start after a cut.
+and the power is cut a second time before each step of a start after a cut.
 """
 
 from __future__ import annotations
@@ -274,29 +274,38 @@ def kills(full: bool) -> tuple[Row, list[str]]:
 
 
 def second_cuts(full: bool) -> tuple[Row, list[str]]:
-    """Cut the power a second time, at each step of the start after the first time."""
+    """Cut the power a second time, before each step of the start after the first time.
+
+    The first cut is before each step of the workload, in turn with a torn write, with nothing and
+    with everything left; the second leaves nothing or everything, of files and of names.
+    """
     begun = time.perf_counter()
     row = Row("second power cut, in the recovery", exist=0 if full else None)
-    trial = Trial(row, None if full else random.Random(3), 0.1)
+    trial = Trial(row, None if full else random.Random(3), 0.2)
     first = Trial(Row(""), None, 1)
 
     def visit(walk: Walk) -> None:
-        if (trial.is_chosen() and trial.is_chosen()) or full:
-            for left in _first_cuts(walk):
-                found = walk.files.after_power_cut(left)
-                if first.is_new(found, walk.book):
-                    _cut_again(trial, found, walk, left)
+        if full or (trial.is_chosen() and trial.is_chosen()):
+            left = _first_cut(walk)
+            found = walk.files.after_power_cut(left)
+            if first.is_new(found, walk.book):
+                _cut_again(trial, found, walk, left)
 
     Walk(visit).run()
     row.seconds = time.perf_counter() - begun
     return row, trial.problems
 
 
-def _first_cuts(walk: Walk) -> list[Left]:
-    """Return the cuts after which there is most to do."""
-    found = [Left("nothing", _ALL_NAMES), Left("everything", _ALL_NAMES)]
+def _first_cut(walk: Walk) -> Left:
     torn = [left for left in cuts(walk.files, walk.last_written) if left.contents == "torn"]
-    return found + torn[len(torn) * 3 // 4 :][:1]
+    if torn:
+        return torn[len(torn) * 3 // 4]
+    return Left("nothing" if walk.stops % 2 else "everything", _ALL_NAMES)
+
+
+_SECOND_CUTS = [
+    Left(contents, names) for contents in ("nothing", "everything") for names in (0, _ALL_NAMES)
+]
 
 
 def _cut_again(trial: Trial, files: MemoryFiles, walk: Walk, left: Left) -> None:
@@ -304,9 +313,7 @@ def _cut_again(trial: Trial, files: MemoryFiles, walk: Walk, left: Left) -> None
 
     def before(what: str, path: str) -> None:
         if what in CHANGES:
-            for again in cuts(starting, starting.written):
-                if again.contents in ("zeros", "garbage"):
-                    continue
+            for again in _SECOND_CUTS:
                 if not trial.is_chosen():
                     continue
                 found = starting.after_power_cut(again)
@@ -314,9 +321,8 @@ def _cut_again(trial: Trial, files: MemoryFiles, walk: Walk, left: Left) -> None
                     if trial.row.exist is not None:
                         trial.row.exist += 1
                     trial.look(found, walk, f"{left}, then before {what} {path}", twice=False)
-            starting.written = -1
 
-    starting = _Noting(files, before)
+    starting = FaultyFiles(files, before)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "new_uuid", judges_uuids())
         try:

@@ -168,8 +168,6 @@ class Workload:
             if self.life is not None:
                 producer_id = self.life.producer_id()
                 if producer_id >= 0:
-                    self.book.producer_ids.add(producer_id)
-                    self.life.promise()
                     self._producers.append(Producer(producer_id))
 
     def _topic(self, name: str, number: int = 0) -> tuple[bytes, Topic, ClusterTopic] | None:
@@ -198,6 +196,7 @@ class Workload:
 
         asked = DeleteTopicsRequest.DeleteTopicState(name=name)
         self.life.ask_nowait(DeleteTopicsRequest(topics=[asked], timeout_ms=1000), answered)
+        self.life.guarded(self.life.engine.remove_files)  # the housekeeper may come at any time
 
     def _add_partitions(self, name: str, count: int) -> None:
         found = self._topic(name)
