@@ -7,12 +7,13 @@ import random
 import pytest
 
 from ottla.clock import ManualClock
-from ottla.errors import CorruptLog
+from ottla.errors import CorruptLog, codes
 from ottla.log.compaction import Compaction
 from ottla.log.config import LogConfig
 from ottla.log.indexes import AbortedTransaction, decode_aborted
 from ottla.log.memory_files import MemoryFiles
 from ottla.log.partition_log import PartitionLog
+from ottla.log.producer_state import Duplicate
 from ottla.records.batch import (
     CONTROL,
     TRANSACTIONAL,
@@ -21,7 +22,7 @@ from ottla.records.batch import (
     read_header,
 )
 from ottla.records.builder import BatchBuilder
-from tests.log.writing import NOW, append, batch, open_log, sync
+from tests.log.writing import NOW, append, batch, open_log, save, sync
 
 Pair = tuple[bytes | None, bytes | None]
 COMPACT = LogConfig(compact=True, delete=False, segment_bytes=300, delete_retention_ms=1000)
@@ -195,6 +196,31 @@ def test_the_last_batch_of_a_producer_stays_so_that_its_sequences_go_on() -> Non
     assert again.check_producer(following) == 0
     repeated = read_header(pairs((b"k", b"2"), **settings, sequence=1))
     assert again.check_producer(repeated) != 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_last_five_batches_of_a_producer_are_known_after_compaction_and_a_restart(
+    times: int,
+) -> None:
+    log, files = compacted_log()
+    settings = {"producer_id": 7, "producer_epoch": 0}
+    for sequence in range(7):
+        write(log, (b"k", b"%d" % sequence), **settings, sequence=sequence)
+    first_dirty = 0
+    for _ in range(times):
+        write(log, (b"k", b"of another"))
+        roll(log)
+        first_dirty = compact(log, files, first_dirty)
+    save(log, files)
+    again = open_log(
+        files.after_power_cut(), COMPACT, recovery_point=log.log_end_offset, contiguous_from=1 << 63
+    )
+    for sequence in range(2, 7):
+        repeated = read_header(pairs((b"k", b"%d" % sequence), **settings, sequence=sequence))
+        found = again.check_producer(repeated)
+        assert isinstance(found, Duplicate) and found.base_offset == sequence
+    too_old = read_header(pairs((b"k", b"0"), **settings, sequence=0))
+    assert again.check_producer(too_old) == codes.OUT_OF_ORDER_SEQUENCE_NUMBER
 
 
 def test_records_without_a_key_go() -> None:

@@ -10,20 +10,23 @@ thread, on files of its own, and touches nothing that the log uses:
     arm       the cleaned segment becomes `.swap`: from then on a crash finishes the replacement
     replace   it takes the place of the old ones, whose files are renamed `.deleted`
 
-The last batch of each group and the last one of each producer stay, without records if need be, so
-that offsets and sequences go on where they were. What an aborted transaction wrote goes; its marker
-goes after it, when the delete horizon has passed.
+The last batch of each group and the last five of each producer stay, without records if need be: so
+offsets and sequences go on where they were, and what a producer sends again, because a crash took
+the answer, is known to be there. (Kafka's cleaner keeps only the last one.) What an aborted
+transaction wrote goes; its marker goes after it, when the delete horizon has passed.
 
 Kafka: LogCleaner, Cleaner, LogCleanerManager, CleanedTransactionMetadata.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.errors import CorruptRecords
 from ottla.log.indexes import AbortedTransaction, decode_aborted
+from ottla.log.producer_state import BATCHES_REMEMBERED
 from ottla.log.recovery import CLEANED
 from ottla.log.segment import SUFFIXES, Segment, file_name
 from ottla.records.batch import BatchHeader, check_crc, read_header
@@ -119,6 +122,7 @@ class Compaction:
         self._keys_bytes_max = keys_bytes_max
         self._pace = pace
         self._latest = LatestOffsets(pace)
+        self._last_batches: dict[int, deque[int]] = {}
         self._transactions = _Transactions(self._aborted(0))
 
     def run(self) -> Iterator[Group]:
@@ -161,14 +165,36 @@ class Compaction:
         used = 0
         for old in self._plan.segments:
             if old.end_offset <= first_dirty:
+                self._note_all_batches(old)
                 continue
             for header, batch in self._batches(old.base_offset):
+                self._note_batch(header)
                 if not transactions.can_discard(header, batch) and not header.is_control:
                     used += index_keys(batch, header, self._latest, first_dirty)
                 self.clean_until = max(self.clean_until, header.last_offset + 1)
                 if used >= self._keys_bytes_max:
                     return
         self.clean_until = self._plan.end
+
+    def _note_all_batches(self, old: Old) -> None:
+        segment = self._segment(old.base_offset)
+        try:
+            for _, header, _ in segment.headers():
+                self._note_batch(header)
+                self._pace(header.size)
+        finally:
+            segment.close()
+
+    def _note_batch(self, header: BatchHeader) -> None:
+        """Note the last batches of each active producer: one may be on its way once more.
+
+        None of a transaction that has ended is: its producer waits for all answers before.
+        """
+        if header.producer_id in self._plan.last_offsets and not header.is_transactional:
+            last = self._last_batches.get(header.producer_id)
+            if last is None:
+                last = self._last_batches[header.producer_id] = deque(maxlen=BATCHES_REMEMBERED)
+            last.append(header.last_offset)
 
     def _aborted(self, offset: int) -> list[AbortedTransaction]:
         """Return the aborted transactions that ended at or behind an offset."""
@@ -246,6 +272,7 @@ class Compaction:
                 batch, header, self._latest, self.clean_until, self._now_ms, retention_ms
             )
         is_last = self._plan.last_offsets.get(header.producer_id) == header.last_offset
+        is_last = is_last or header.last_offset in self._last_batches.get(header.producer_id, ())
         return empty_batch(header) if kept is None and is_last else kept
 
     def _kept_marker(
