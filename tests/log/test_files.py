@@ -11,7 +11,7 @@ import pytest
 
 from ottla.errors import DiskFull, StorageError, StoreInUse
 from ottla.log.files import Files, OsFiles
-from ottla.log.memory_files import MemoryFiles
+from ottla.log.memory_files import Content, Folder, MemoryFiles, NameChange, Survival
 
 
 @pytest.fixture(params=["os", "memory"])
@@ -214,3 +214,68 @@ def test_the_model_keeps_through_a_power_cut_exactly_what_was_synced() -> None:
     assert files.after_power_cut().list("d") == ["a"]
     files.sync_folder("d")
     assert files.after_power_cut().list("d") == ["b", "c"]
+
+
+class Everything(Survival):
+    """A power cut that takes nothing away."""
+
+    def content(self, file: Content) -> bytes:
+        return bytes(file.data)
+
+    def names(self, folder: Folder) -> list[NameChange]:
+        return folder.changes
+
+
+class FirstName(Everything):
+    """A power cut that leaves each folder's first change of names."""
+
+    def names(self, folder: Folder) -> list[NameChange]:
+        return folder.changes[:1]
+
+
+def test_what_a_power_cut_leaves_of_the_model_can_be_chosen() -> None:
+    files = MemoryFiles(model_power_cuts=True)
+    file = files.open("d/a", create=True)
+    file.append([b"abc"])
+    files.rename("d/a", "d/b")
+    file.truncate(1)
+    assert files.after_power_cut().everything() == {"d/": b""}
+    assert files.after_power_cut(Everything()).everything() == {"d/b": b"a"}
+    assert files.after_power_cut(FirstName()).everything() == {"d/a": b"a"}
+    contents, names = files.unsynced()
+    assert [change.data for change in contents[0].changes] == [b"abc", None]
+    assert [list(change.names) for change in names] == [["a"], ["a", "b"]]
+
+
+def test_a_kill_takes_nothing_and_makes_nothing_durable() -> None:
+    files = MemoryFiles(model_power_cuts=True)
+    files.open("d/a", create=True).append([b"abc"])
+    found = files.after_kill()
+    assert found.read("d/a") == b"abc"
+    assert found.after_power_cut().list("d") == []
+    found.open("d/a", create=False).append([b"def"])
+    assert files.read("d/a") == b"abc"
+
+
+def test_the_model_reads_from_its_disk_what_a_failed_sync_has_not_brought_there() -> None:
+    files = MemoryFiles(model_power_cuts=True)
+    file = files.open("d/a", create=True)
+    file.append([b"ab"])
+    file.begin_sync()()
+    file.append([b"cd"])
+    files.content_of("d/a").changes.clear()
+    assert file.read(0, 4) == b"abcd"
+    file.forget_cached(0)
+    assert file.read(0, 4) == b"ab\0\0"
+
+
+def test_a_file_that_was_closed_is_opened_again_by_its_path(files: Files, folder: str) -> None:
+    files.make_folder(folder)
+    file = files.open(f"{folder}/a", create=True)
+    file.append([b"abc"])
+    file.close()
+    assert file.read(0, 3) == b"abc"
+    file.close()
+    files.rename(f"{folder}/a", f"{folder}/b")
+    with pytest.raises(StorageError, match="opening"):
+        file.read(0, 3)
