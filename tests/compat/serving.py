@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,11 +15,21 @@ COMMAND = (sys.executable, "-c", "from ottla.cli.main import main; main()")
 _STOP_TIMEOUT_S = 30
 
 
+PORTS = range(10_000, 32_000)
+"""Below those that Linux gives to whoever connects.
+
+One of those could be taken by a connection, or by a broker of another test that asks for any port,
+while a broker that was killed is not back yet.
+"""
+
+
 def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port that is free now, and that nobody is given who does not ask for it."""
+    chance = random.SystemRandom()
+    while True:
+        port = chance.choice(PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Serving:
