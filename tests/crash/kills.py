@@ -2,8 +2,9 @@
 
 A store lives for some rounds, a round has topics of its own and some cycles, and a cycle is a kill:
 most at a random moment under load, some while the broker starts and recovers. The producers live
-through all of it. At the end of a round everything is read and judged; then its topics are deleted,
-so that the work does not grow with the number of cycles.
+through all of it. Stores take turns: some are written to by producers of librdkafka's as well, and
+some over a way on which answers are late. At the end of a round everything is read and judged; then
+its topics are deleted, so that the work does not grow with the number of cycles.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from ottla import Admin
 from tests.compat.serving import COMMAND
 from tests.crash.history import Verdict, judge
+from tests.crash.late_answers import LateAnswers
 from tests.crash.load import Load, Topic, connecting_soon
 from tests.crash.process import BrokerProcess, DidNotStart
 from tests.crash.report import Row
@@ -30,8 +32,13 @@ CYCLES_SHORT = 25
 CYCLES_A_ROUND = 8
 ROUNDS_A_STORE = 4
 
+OURS, BOTH, LATE = "ours", "both", "late"
+KINDS = (OURS, BOTH, LATE)
+"""Stores with producers of ours only, with librdkafka's too, and with those and late answers."""
+
 LOAD_S_MAX = 0.3
 START_S_MAX = 0.4
+ANSWER_S_MAX = 0.1
 ANSWER_TIMEOUT_S = 5.0
 
 SETTINGS = {
@@ -133,6 +140,7 @@ class Kills:
         seed: where chance begins.
         command: what to run instead of `ottla`.
         settings: broker configs.
+        kinds: which kinds of stores take turns.
     """
 
     def __init__(
@@ -141,12 +149,17 @@ class Kills:
         seed: int,
         command: Sequence[str] = COMMAND,
         settings: Mapping[str, str] = SETTINGS,
+        kinds: Sequence[str] = KINDS,
     ) -> None:
         self.row = Row("kill -9 under load")
         self._cycles = cycles
         self._seed = seed
         self._command = command
         self._settings = settings
+        self._kinds = kinds
+        is_short = cycles < CYCLES_A_ROUND * ROUNDS_A_STORE * len(kinds)
+        self._rounds = 1 if is_short else ROUNDS_A_STORE
+        self._late: LateAnswers | None = None
         self._chance = random.Random(seed)
         self._is_over = False
 
@@ -157,18 +170,22 @@ class Kills:
         with connecting_soon():
             while self.row.tried < self._cycles and not self._is_over:
                 with scratch(self.row) as folder:
-                    self._run_store(folder, store)
+                    self._run_store(folder, self._kinds[store % len(self._kinds)])
                 store += 1
         self.row.seconds = time.monotonic() - began
         return self.row
 
-    def _run_store(self, folder: Path, store: int) -> None:
+    def _run_store(self, folder: Path, kind: str) -> None:
         broker = BrokerProcess(folder / "store", folder / "said", self._settings, self._command)
-        seed = self._chance.getrandbits(32)
-        load = Load(broker.address, seed, with_librdkafka=store % 2 == 1)
+        address, seed = broker.address, self._chance.getrandbits(32)
+        if kind == LATE:
+            self._late = LateAnswers(address, seed, ANSWER_S_MAX)
+            address = self._late.address
+            broker.advertise(address)
+        load = Load(address, seed, with_librdkafka=kind != OURS)
         try:
             broker.start()
-            for number in range(ROUNDS_A_STORE):
+            for number in range(self._rounds):
                 if self.row.tried < self._cycles:
                     self._run_round(broker, load, str(number))
             if broker.stop() != 0:
@@ -177,8 +194,11 @@ class Kills:
             bad(self.row, f"it did not start: {error}")
             self._is_over = True
         finally:
-            broker.kill()
+            self._end(broker)
             load.close()
+            if self._late is not None:
+                self._late.close()
+                self._late = None
 
     def _run_round(self, broker: BrokerProcess, load: Load, name: str) -> None:
         load.begin(topics_of(name))
@@ -200,12 +220,17 @@ class Kills:
     def _kill(self, broker: BrokerProcess, load: Load) -> None:
         """Kill it once, and leave it serving."""
         if self._chance.random() < _WHILE_STARTING:
-            broker.kill()
+            self._end(broker)
             broker.launch()
             pause(self._chance.uniform(0, START_S_MAX))
         else:
             if not load.wait_for_an_answer(ANSWER_TIMEOUT_S):
                 bad(self.row, f"nothing is acknowledged any more: {broker.last_words()}")
             pause(self._chance.uniform(0, LOAD_S_MAX))
-        broker.kill()
+        self._end(broker)
         broker.start()
+
+    def _end(self, broker: BrokerProcess) -> None:
+        broker.kill()
+        if self._late is not None:
+            self._late.cut()

@@ -418,11 +418,12 @@ class Load:
             for place in topic.places:
                 history.at_end[place] = []
         with Consumer(self._address, *names, stop_at_end=True) as consumer:
-            starts = {tuple(where): at for where, at in consumer.beginning_offsets().items()}
             for record in consumer:
                 place = (record.topic, record.partition)
                 found = Found(record.offset, record.value or b"", record.key)
                 history.at_end[place].append(found)
+            # Retention goes on: what was gone before it was read is before these.
+            starts = {tuple(where): at for where, at in consumer.beginning_offsets().items()}
         told: dict[Place, int] = defaultdict(lambda: -1)
         for send in history.sends:
             told[send.place] = max(told[send.place], send.offset)

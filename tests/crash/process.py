@@ -47,6 +47,10 @@ class BrokerProcess:
         for name, value in settings.items():
             self._command += ["--set", f"{name}={value}"]
 
+    def advertise(self, address: str) -> None:
+        """Have it tell clients another address than the one it listens at."""
+        self._command += ["--advertise", address]
+
     def launch(self) -> None:
         """Start it, and do not wait for it."""
         assert self._process is None
