@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -31,6 +31,7 @@ from ottla.errors import KafkaError
 from ottla.log import checkpoints
 from ottla.log.memory_files import Content, Folder, MemoryFiles, NameChange, Survival
 from ottla.records.batch import HEADER_BYTES
+from ottla.wire import Buffer
 from tests.crash.faulty_files import CHANGES, FaultyFiles
 from tests.crash.judging import judge
 from tests.crash.lives import Life
@@ -154,7 +155,9 @@ class _Noting(FaultyFiles):
 
     written = -1
 
-    def write_at(self, path, content, position, buffers):  # type: ignore[no-untyped-def]
+    def write_at(
+        self, path: str, content: Content, position: int, buffers: Sequence[Buffer]
+    ) -> int:
         size = super().write_at(path, content, position, buffers)
         self.written = content.number
         return size
