@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.kills import CYCLES_SHORT, LATE, QUIET, Kills
+from tests.crash.kills import CYCLES_SHORT, QUIET, Kills
 
 SERVE = "from ottla.cli.main import main; main()"
 
@@ -18,13 +18,6 @@ from ottla.log.producer_state import ProducerState
 
 ProducerState.check = lambda self, header: codes.NONE
 """
-
-FORGETS_BATCHES = """
-from ottla.log.producer_state import ProducerState
-
-ProducerState.may_have_forgotten = lambda self, header: None
-"""
-"""As Kafka's snapshots do, which have only the last batch of each producer."""
 
 CUTS_TOO_MUCH = """
 import os, pathlib, sys
@@ -52,13 +45,6 @@ def test_what_was_confirmed_survives_kill_9_and_nothing_is_stored_twice() -> Non
 @pytest.mark.slow
 def test_a_broker_that_stores_what_is_sent_again_is_caught() -> None:
     row = Kills(5, 0, (sys.executable, "-c", FORGETS_PRODUCERS + SERVE)).run()
-    assert row.duplicated > 0
-
-
-@pytest.mark.slow
-def test_a_broker_that_remembers_only_the_last_batch_of_each_producer_is_caught() -> None:
-    command = (sys.executable, "-c", FORGETS_BATCHES + SERVE)
-    row = Kills(20, 0, command, kinds=(LATE,)).run()
     assert row.duplicated > 0
 
 
