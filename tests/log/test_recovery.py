@@ -67,6 +67,41 @@ def test_a_last_batch_with_a_flipped_bit_is_never_given_out(at: int) -> None:
         assert values_of(log) == [b"abc"]
 
 
+def test_a_hole_that_the_disk_left_in_what_was_not_synced_is_cut_off_and_kept() -> None:
+    log, files = new_log()
+    append(log, b"synced")
+    save(log, files)
+    end = len(files.read(LOG) or b"")
+    values = [bytes([number]) * 2000 for number in range(1, 4)]
+    for value in values:
+        append(log, value)
+    content = bytearray(files.read(LOG) or b"")
+    content[end + 200 : end + 1300] = bytes(1100)  # written last of all, and not in time
+    with_content(files, LOG, bytes(content))
+    again = open_log(files, recovery_point=1, log_end_offset_min=1)
+    assert again.failed is None
+    assert values_of(again) == [b"synced"]
+    [cut] = again.cuts
+    assert (cut.position, files.read(cut.kept)) == (end, bytes(content[end:]))
+    assert append(again, b"new") == 1
+
+
+def test_a_damaged_batch_without_a_hole_is_damage_though_others_follow() -> None:
+    log, files = new_log()
+    append(log, b"synced")
+    save(log, files)
+    end = len(files.read(LOG) or b"")
+    for number in range(1, 4):
+        append(log, bytes([number]) * 2000)
+    sync(log)
+    content = bytearray(files.read(LOG) or b"")
+    content[end + 200 : end + 1300] = b"x" * 1100
+    with_content(files, LOG, bytes(content))
+    again = open_log(files, recovery_point=1, log_end_offset_min=1)
+    assert again.failed is not None
+    assert len(values_of(again, 2)) == 2
+
+
 def test_zeros_behind_the_last_batch_are_cut_off() -> None:
     files = written(b"abc")
     log = open_log(with_content(files, LOG, (files.read(LOG) or b"") + bytes(4096)))

@@ -6,7 +6,10 @@ written in part and acknowledged to nobody; it is cut off and told.
 
 Any other bad batch is damage, and nothing behind damage is ever dropped in silence: the log is
 opened with all that is intact before and behind it, and refuses writes. What tells the two apart:
-behind a torn tail there is nothing intact, and nothing of it lies before the recovery point. Only
+behind a torn tail there is nothing intact, and nothing of it lies before the recovery point. A disk
+writes in any order, so of batches that waited for the same sync a later one may be there and an
+earlier one not; where a whole sector is zeros nothing was written yet, and so nobody was told of
+anything behind it. That tail is cut off too, and kept in a file beside the segment. Only
 where a topic's records are acknowledged before they are on the disk may a power cut leave intact
 batches behind a torn one, since a disk writes in any order; then they are cut off together, and
 kept in a file beside the segment.
@@ -30,7 +33,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ottla.errors import CorruptLog, CorruptRecords
 from ottla.log.indexes import AbortedTransaction
 from ottla.log.producer_state import CompletedTransaction, ProducerState
-from ottla.log.scan import Batch, Damage, find_intact, scan
+from ottla.log.scan import Batch, Damage, find_intact, find_unwritten, scan
 from ottla.log.segment import DELETED, SUFFIXES, Segment, file_name
 from ottla.records.batch import read_header
 from ottla.records.markers import read_marker
@@ -355,7 +358,9 @@ class _Checked:
         """Tell whether a problem is a torn tail, not damage."""
         if problem.damage.offset < recovery_point or problem.damage.is_misplaced:
             return False
-        return not self._config.durable or not self._intact_behind(problem)
+        if not self._config.durable or not self._intact_behind(problem):
+            return True
+        return find_unwritten(problem.segment.log, problem.damage)
 
     def _intact_behind(self, problem: _Problem) -> bool:
         """Tell whether there are intact batches behind a problem."""

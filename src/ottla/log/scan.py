@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _READ_BYTES = 1 << 20
 _MAGIC = b"\x02"
 _MAGIC_AT = 16
+_SECTOR_BYTES = 512
+_PREFIX_BYTES = 12
 _JUMP_MAX = 1 << 31
 """No offset found behind damage is further ahead than this."""
 
@@ -172,6 +174,9 @@ def _batches(file: File, position: int) -> Iterator[Batch | str]:
     """Iterate over the batches from `position` on; what is wrong with one comes in its place."""
     while position < file.size():
         data = memoryview(file.read(position, _READ_BYTES))
+        if not data:
+            yield "the file has become shorter while it was read"
+            return
         start = 0
         while start < len(data):
             try:
@@ -235,3 +240,23 @@ def _intact_at(file: File, data: bytes, position: int, start: int, offset_min: i
     except CorruptRecords:
         return None
     return Batch(position + start, header, whole)
+
+
+def find_unwritten(file: File, damage: Damage) -> bool:
+    """Tell whether a sector within damage was never written: it is zeros as far as it is damaged.
+
+    A sector of which less than a batch's length and offset is damaged says nothing.
+    """
+    position = damage.start
+    while position < damage.end:
+        end = min(position - position % _READ_BYTES + _READ_BYTES, damage.end)
+        data = file.read(position, end - position)
+        start = 0
+        while start < len(data):
+            stop = start + _SECTOR_BYTES - (position + start) % _SECTOR_BYTES
+            sector = data[start:stop]
+            if len(sector) > _PREFIX_BYTES and not any(sector):
+                return True
+            start = stop
+        position = end
+    return False
