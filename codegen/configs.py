@@ -21,6 +21,11 @@ BROKER_NAMES = (
     "default.replication.factor",
     "delete.topic.enable",
     "fetch.max.bytes",
+    "group.consumer.assignors",
+    "group.consumer.heartbeat.interval.ms",
+    "group.consumer.max.size",
+    "group.consumer.migration.policy",
+    "group.consumer.session.timeout.ms",
     "group.initial.rebalance.delay.ms",
     "group.max.session.timeout.ms",
     "group.max.size",
@@ -47,6 +52,9 @@ BROKER_NAMES = (
 )
 
 
+_ANY_CASE = "(case insensitive) "
+
+
 def _load(file: str) -> list[dict[str, Any]]:
     entries = [json.loads(line) for line in (FACTS / file).read_text().splitlines()]
     return [entry for entry in entries if not entry.get("internal")]
@@ -59,6 +67,8 @@ def valid_values(kind: str, text: str | None) -> tuple[float | None, float | Non
     ((0, None, ()), (-1, 9, ()))
     >>> valid_values("LIST", "[compact, delete]")
     (None, None, ('compact', 'delete'))
+    >>> valid_values("STRING", "(case insensitive) [UPGRADE]")
+    (None, None, ('upgrade', 'UPGRADE'))
     """
     if not text or "partitionId" in text:
         return None, None, ()
@@ -69,6 +79,9 @@ def valid_values(kind: str, text: str | None) -> tuple[float | None, float | Non
         if other is not None and least is not None:
             least = min(least, other)
         return least, most, ()
+    if text.startswith(_ANY_CASE):
+        choices = valid_values(kind, text.removeprefix(_ANY_CASE))[2]
+        return None, None, tuple(each.lower() for each in choices) + choices
     if kind in ("STRING", "LIST") and text.startswith("["):
         return None, None, tuple(part.strip() for part in text[1:-1].split(","))
     raise ValueError(f"unknown form of valid values: {text}")

@@ -19,6 +19,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.broker.config_facts import BROKER_CONFIGS, BROKER_SYNONYMS, TOPIC_CONFIGS, ConfigFact
+from ottla.coordinator.group.consumer.assignors import ASSIGNORS
 from ottla.errors import ConfigError
 from ottla.log.config import LogConfig
 
@@ -137,6 +138,13 @@ class Configs:
         self.group_min_session_timeout_ms = self._number("group.min.session.timeout.ms")
         self.group_max_session_timeout_ms = self._number("group.max.session.timeout.ms")
         self.group_max_size = self._number("group.max.size")
+        self.group_consumer_session_timeout_ms = self._number("group.consumer.session.timeout.ms")
+        self.group_consumer_heartbeat_interval_ms = self._number(
+            "group.consumer.heartbeat.interval.ms"
+        )
+        self.group_consumer_max_size = self._number("group.consumer.max.size")
+        self.group_consumer_assignors = _assignors(self._text("group.consumer.assignors"))
+        self.group_consumer_migration_policy = self._text("group.consumer.migration.policy").lower()
         self.offset_metadata_max_bytes = self._number("offset.metadata.max.bytes")
         self.offsets_retention_ms = self._number("offsets.retention.minutes") * 60_000
         self.offsets_retention_check_interval_ms = self._number(
@@ -276,6 +284,18 @@ class Configs:
             )
             for name, value in self._cluster.broker_configs.items()
         ]
+
+
+def _assignors(text: str) -> tuple[str, ...]:
+    """Return the names of assignors; a class of one's own cannot be loaded here."""
+    names = tuple(each.strip() for each in text.split(","))
+    for name in names:
+        if name not in ASSIGNORS:
+            raise ConfigError(
+                f"Invalid value {text} for configuration group.consumer.assignors: "
+                f"there is no {name!r}, only {', '.join(ASSIGNORS)}"
+            )
+    return names
 
 
 def validate_topic(name: str, value: str | None) -> str | None:

@@ -124,6 +124,11 @@ class Groups:
             configs.group_initial_rebalance_delay_ms,
             configs.offset_metadata_max_bytes,
             configs.offsets_retention_ms,
+            configs.group_consumer_session_timeout_ms,
+            configs.group_consumer_heartbeat_interval_ms,
+            configs.group_consumer_max_size,
+            configs.group_consumer_assignors,
+            configs.group_consumer_migration_policy,
         )
         self._timers = Timers()
         self._shards: dict[int, _Shard] = {}
@@ -132,7 +137,13 @@ class Groups:
 
     def _coordinator(self, partition: int) -> GroupCoordinator:
         timers = self._timers.of_shard(partition)
-        return GroupCoordinator(timers, self._settings, lambda: str(uuid.uuid4()))
+        return GroupCoordinator(
+            timers,
+            self._settings,
+            lambda: str(uuid.uuid4()),
+            self._engine.cluster,
+            INTERNAL_TOPICS,
+        )
 
     def _now(self) -> Now:
         clock = self._engine.clock

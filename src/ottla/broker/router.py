@@ -32,6 +32,8 @@ from ottla.broker.handlers import (
     api_44_incremental_alter_configs,
     api_47_offset_delete,
     api_60_describe_cluster,
+    api_68_consumer_group_heartbeat,
+    api_69_consumer_group_describe,
 )
 from ottla.broker.requests import CloseConnection, Pending
 from ottla.protocol.messages.api_00_produce import ProduceRequest, ProduceResponse
@@ -86,6 +88,14 @@ from ottla.protocol.messages.api_60_describe_cluster import (
     DescribeClusterRequest,
     DescribeClusterResponse,
 )
+from ottla.protocol.messages.api_68_consumer_group_heartbeat import (
+    ConsumerGroupHeartbeatRequest,
+    ConsumerGroupHeartbeatResponse,
+)
+from ottla.protocol.messages.api_69_consumer_group_describe import (
+    ConsumerGroupDescribeRequest,
+    ConsumerGroupDescribeResponse,
+)
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -126,6 +136,12 @@ _APIS: tuple[tuple[type[ApiMessage], type[ApiMessage], ModuleType], ...] = (
     ),
     (OffsetDeleteRequest, OffsetDeleteResponse, api_47_offset_delete),
     (DescribeClusterRequest, DescribeClusterResponse, api_60_describe_cluster),
+    (
+        ConsumerGroupHeartbeatRequest,
+        ConsumerGroupHeartbeatResponse,
+        api_68_consumer_group_heartbeat,
+    ),
+    (ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, api_69_consumer_group_describe),
 )
 
 

@@ -9,6 +9,7 @@ import itertools
 from typing import Any
 
 from ottla.clock import ManualClock
+from ottla.coordinator.cluster.state import ClusterState
 from ottla.coordinator.group.classic import ClassicGroup, State
 from ottla.coordinator.group.coordinator import Commit, Committer, GroupCoordinator
 from ottla.coordinator.group.decision import Decision
@@ -67,16 +68,25 @@ class Shard:
     """
 
     def __init__(
-        self, log: Log | None = None, clock: ManualClock | None = None, **settings: int
+        self,
+        log: Log | None = None,
+        clock: ManualClock | None = None,
+        cluster: ClusterState | None = None,
+        **settings: Any,
     ) -> None:
         self.clock = clock or ManualClock()
         self.timers = Timers()
         self.settings = settings
         self.log: Log = [] if log is None else log
         self.failing = 0
+        self.cluster = cluster or ClusterState(1)
         self._numbers = itertools.count(1)
         self.coordinator = GroupCoordinator(
-            self.timers.of_shard(5), Settings(**settings), lambda: str(next(self._numbers))
+            self.timers.of_shard(5),
+            Settings(**settings),
+            lambda: str(next(self._numbers)),
+            self.cluster,
+            ("internal",),
         )
         for offset, record in enumerate(self.log):
             self._replay(record, offset, -1)
@@ -118,6 +128,8 @@ class Shard:
 
     def _is_settled(self, group_id: str) -> bool:
         """Tell whether a group is what its last record says."""
+        if not isinstance(self.coordinator.groups[group_id], ClassicGroup):
+            return True
         return self.group(group_id).state in (State.EMPTY, State.STABLE)
 
     def known(self, group_id: str = "g") -> object:
@@ -151,7 +163,7 @@ class Shard:
 
     def reloaded(self) -> Shard:
         """Return the shard as it is after a start now."""
-        again = Shard(self.log[:], self.clock, **self.settings)
+        again = type(self)(self.log[:], self.clock, self.cluster, **self.settings)
         again._numbers = self._numbers
         return again
 
@@ -208,7 +220,7 @@ class Shard:
         )
         assert not fields, fields
         asker = self._asker(asked, version)
-        self.do(self.coordinator.membership.join(request, asker, self.now))
+        self.do(self.coordinator.join(request, asker, self.now))
         return asked
 
     def sync(
@@ -229,7 +241,7 @@ class Shard:
             ],
             **fields,
         )
-        self.do(self.coordinator.membership.sync(request, self._asker(asked, 5), self.now))
+        self.do(self.coordinator.sync(request, self._asker(asked, 5), self.now))
         return asked
 
     def heartbeat(self, member_id: str, generation: int, instance: str | None = None) -> int:
@@ -240,7 +252,7 @@ class Shard:
             member_id=member_id,
             group_instance_id=instance,
         )
-        self.do(self.coordinator.membership.heartbeat(request, self._asker(asked, 4), self.now))
+        self.do(self.coordinator.heartbeat(request, self._asker(asked, 4), self.now))
         return asked.error
 
     def leave(self, *members: tuple[str, str | None]) -> Any:
@@ -251,7 +263,7 @@ class Shard:
             for member_id, instance in members
         ]
         request = LeaveGroupRequest(group_id="g", members=identities)
-        self.do(self.coordinator.membership.leave(request, self._asker(asked, 5), self.now))
+        self.do(self.coordinator.leave(request, self._asker(asked, 5), self.now))
         return asked.response
 
     def commit(

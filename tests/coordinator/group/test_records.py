@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ottla.coordinator.cluster.state import ClusterState
 from ottla.coordinator.group.coordinator import GroupCoordinator
 from ottla.coordinator.group.offsets import CommittedOffset
 from ottla.coordinator.group.rebalance import Settings
@@ -67,7 +68,7 @@ def test_a_record_that_kafka_wrote_is_written_byte_for_byte() -> None:
 
 def test_a_segment_that_kafka_wrote_is_loaded() -> None:
     data = (SEGMENTS / "__consumer_offsets-5" / "00000000000000000000.log").read_bytes()
-    coordinator = GroupCoordinator(Timers().of_shard(5), Settings(), lambda: "")
+    coordinator = GroupCoordinator(Timers().of_shard(5), Settings(), lambda: "", ClusterState(1))
     for header in iterate_headers(data):
         for record in iterate_records(data, header):
             decoded = GroupCodec().decode(record.key, record.value)
@@ -118,7 +119,7 @@ def test_a_type_of_a_later_version_is_passed_over() -> None:
 
 
 def test_records_of_other_kinds_of_groups_change_nothing() -> None:
-    coordinator = GroupCoordinator(Timers().of_shard(5), Settings(), lambda: "")
+    coordinator = GroupCoordinator(Timers().of_shard(5), Settings(), lambda: "", ClusterState(1))
     coordinator.replay(GroupRecord(ConsumerGroupMetadataKey(group_id="g"), None), 0, -1)
     assert coordinator.groups == {}
 

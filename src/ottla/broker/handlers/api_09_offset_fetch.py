@@ -4,7 +4,7 @@
     5   leader epochs
     7   offsets that a transaction may still change are refused, where that is wanted (KIP-447)
     8   several groups at once
-    9   member and epoch, of groups of other kinds than there are
+    9   member and epoch, of groups of the consumer protocol; others are not asked for it
     10  topics by their id
 
 What was never committed is -1, which is no error; so is what a group has that is not there.
@@ -95,6 +95,14 @@ class _Fetch:
             return OffsetFetchResponse(groups=[_Group(group_id=group.group_id, error_code=error)])
 
         def decide(coordinator: GroupCoordinator, answer: Answer, now: Now) -> Decision:
+            known = coordinator.groups.get(group.group_id)
+            error = codes.NONE
+            if known is not None:
+                error = known.check_fetch(group.member_id, group.member_epoch)
+            if error != codes.NONE:
+                decision = Decision(waits=True)
+                decision.reply(answer, refused(error), refused)
+                return decision
             if group.topics is None:
                 topics = self._all(coordinator, group.group_id)
             else:

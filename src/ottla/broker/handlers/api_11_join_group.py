@@ -48,7 +48,7 @@ def handle(engine: Engine, request: JoinGroupRequest, version: int, context: Con
             answer(_as_of(version, response))
 
         asker = asker_of(context, version, answer_as_of)
-        return coordinator.membership.join(request, asker, now)
+        return coordinator.join(request, asker, now)
 
     return engine.groups.ask(request.group_id, decide, refused, creates=True)
 

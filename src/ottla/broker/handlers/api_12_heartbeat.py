@@ -32,7 +32,7 @@ def handle(engine: Engine, request: HeartbeatRequest, version: int, context: Con
 
     def decide(coordinator: GroupCoordinator, answer: Answer, now: Now) -> Decision:
         asker = asker_of(context, version, answer)
-        return coordinator.membership.heartbeat(request, asker, now)
+        return coordinator.heartbeat(request, asker, now)
 
     return engine.groups.ask(request.group_id, decide, _refused)
 

@@ -39,7 +39,7 @@ def handle(engine: Engine, request: LeaveGroupRequest, version: int, context: Co
 
     def decide(coordinator: GroupCoordinator, answer: Answer, now: Now) -> Decision:
         asker = asker_of(context, version, lambda response: answer(told(response)))
-        return coordinator.membership.leave(request, asker, now)
+        return coordinator.leave(request, asker, now)
 
     def told(response: ApiMessage) -> LeaveGroupResponse:
         assert isinstance(response, LeaveGroupResponse)

@@ -40,6 +40,6 @@ def handle(engine: Engine, request: SyncGroupRequest, version: int, context: Con
 
     def decide(coordinator: GroupCoordinator, answer: Answer, now: Now) -> Decision:
         asker = asker_of(context, version, answer)
-        return coordinator.membership.sync(request, asker, now)
+        return coordinator.sync(request, asker, now)
 
     return engine.groups.ask(request.group_id, decide, sync_error)

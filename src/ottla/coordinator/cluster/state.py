@@ -76,6 +76,7 @@ class ClusterState:
         topics_by_id: the same by their id.
         broker_configs: the configs that were set for the broker while it ran.
         next_producer_id: the first producer id that no block has reserved.
+        topics_version: goes on whenever a topic comes, goes or grows.
 
     Args:
         node_id: the broker's node id, leader of every partition.
@@ -86,6 +87,7 @@ class ClusterState:
         self.topics_by_id: dict[bytes, Topic] = {}
         self.broker_configs: dict[str, str] = {}
         self.next_producer_id = 0
+        self.topics_version = 0
         self._node_id = node_id
 
     # -- decisions
@@ -181,6 +183,8 @@ class ClusterState:
 
     def replay(self, record: ApiMessage) -> None:
         """Change the state; the only code that does."""
+        if isinstance(record, (TopicRecord, PartitionRecord, RemoveTopicRecord)):
+            self.topics_version += 1
         if isinstance(record, TopicRecord):
             topic = Topic(record.name, record.topic_id)
             self.topics[topic.name] = topic

@@ -24,6 +24,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.coordinator.group.group import Group
+from ottla.coordinator.group.records import GroupRecord, group_record
 from ottla.errors import DecodeError, codes
 from ottla.protocol.codec import decode_from
 from ottla.protocol.messages.embedded_data import ConsumerProtocolSubscription
@@ -279,7 +280,9 @@ class ClassicGroup(Group):
             return committed.commit_timestamp_ms
         return None
 
-    def check_commit(self, member_id: str, group_instance_id: str | None, generation: int) -> int:
+    def check_commit(
+        self, member_id: str, group_instance_id: str | None, generation: int, version: int
+    ) -> int:
         if generation < 0 and self.is_empty:
             return codes.NONE
         if generation < 0 and not member_id and group_instance_id is None:
@@ -298,6 +301,9 @@ class ClassicGroup(Group):
         error = self.rules.delete
         is_known = error == codes.NON_EMPTY_GROUP and self.protocol_type == CONSUMER
         return codes.NONE if is_known else error
+
+    def records_of_end(self) -> list[GroupRecord]:
+        return [group_record(self.group_id, None)]
 
     # -- the log
 

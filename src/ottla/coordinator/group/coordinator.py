@@ -4,8 +4,9 @@ It decides and replays; who runs it appends the records, lets the replies go whe
 and calls what its timers hold when that is due. Replaying is all that happens at a start, and all
 that changes what a start would find. `loaded` begins the members' sessions then.
 
-Groups are of one kind so far, classic ones; `Group` is what another kind has to answer, and
-`_replay_group` where its records are to be taken.
+Groups are of two kinds, classic ones and those of the consumer protocol; a group goes over from one
+to the other with its members in it. `Group` is what both answer; what members of the classic
+protocol ask for goes where their group is.
 
 Kafka: GroupCoordinatorShard, GroupMetadataManager, OffsetMetadataManager.
 """
@@ -17,13 +18,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ottla.coordinator.group.classic import ClassicGroup, State
+from ottla.coordinator.group.consumer.changes import Planner
+from ottla.coordinator.group.consumer.classic_members import ClassicMembers
+from ottla.coordinator.group.consumer.departures import Departures
+from ottla.coordinator.group.consumer.group import ConsumerGroup
+from ottla.coordinator.group.consumer.membership import ConsumerMembership
+from ottla.coordinator.group.consumer.records import CONSUMER_KEYS
 from ottla.coordinator.group.decision import Decision
 from ottla.coordinator.group.membership import Membership
 from ottla.coordinator.group.offsets import NO_EXPIRY, CommittedOffset, Offsets
 from ottla.coordinator.group.rebalance import Rebalances, Settings
-from ottla.coordinator.group.records import GroupRecord, group_record, offset_record
+from ottla.coordinator.group.records import GroupRecord, offset_record
 from ottla.errors import codes
 from ottla.protocol.messages.group_records import (
+    ConsumerGroupMetadataKey,
     GroupMetadataKey,
     GroupMetadataValue,
     OffsetCommitKey,
@@ -31,8 +39,14 @@ from ottla.protocol.messages.group_records import (
 )
 
 if TYPE_CHECKING:
+    from ottla.coordinator.group.consumer.changes import Topics
     from ottla.coordinator.group.group import Group
+    from ottla.coordinator.group.membership import Asker
     from ottla.coordinator.group.timers import Now, ShardTimers
+    from ottla.protocol.messages.api_11_join_group import JoinGroupRequest
+    from ottla.protocol.messages.api_12_heartbeat import HeartbeatRequest
+    from ottla.protocol.messages.api_13_leave_group import LeaveGroupRequest
+    from ottla.protocol.messages.api_14_sync_group import SyncGroupRequest
 
 _FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND = 9
 
@@ -88,19 +102,65 @@ class GroupCoordinator:
         groups: by their id.
         offsets: what they have committed.
         membership: what answers members of classic groups.
+        consumers: what answers members of the consumer protocol.
 
     Args:
         timers: its deadlines.
         settings: the broker's.
         new_id: makes what is random of a member's id.
+        topics: the topics that there are.
+        internal_topics: the names of those that no regular expression matches.
     """
 
-    def __init__(self, timers: ShardTimers, settings: Settings, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        timers: ShardTimers,
+        settings: Settings,
+        new_id: Callable[[], str],
+        topics: Topics,
+        internal_topics: Collection[str] = (),
+    ) -> None:
         self.groups: dict[str, Group] = {}
         self.offsets = Offsets()
         self._settings = settings
         self._rebalances = Rebalances(timers, settings, self._forget)
         self.membership = Membership(self.groups, self._rebalances, settings, new_id)
+        planner = Planner(topics, internal_topics, settings.group_consumer_assignors)
+        self._departures = Departures(self.groups, timers, planner, self._rebalances, settings)
+        self.consumers = ConsumerMembership(
+            self.groups, planner, self._departures, self._rebalances, settings, new_id
+        )
+        self._classic_members = ClassicMembers(planner, self._departures, settings, new_id)
+
+    # -- members
+
+    def join(self, request: JoinGroupRequest, asker: Asker, now: Now) -> Decision:
+        """Let a member of the classic protocol join, or join again."""
+        group = self.groups.get(request.group_id)
+        if isinstance(group, ConsumerGroup) and not group.is_empty:
+            return self._classic_members.join(group, request, asker, now)
+        return self.membership.join(request, asker, now)
+
+    def sync(self, request: SyncGroupRequest, asker: Asker, now: Now) -> Decision:
+        """Tell a member of the classic protocol what it is assigned."""
+        group = self.groups.get(request.group_id)
+        if isinstance(group, ConsumerGroup):
+            return self._classic_members.sync(group, request, asker, now)
+        return self.membership.sync(request, asker, now)
+
+    def heartbeat(self, request: HeartbeatRequest, asker: Asker, now: Now) -> Decision:
+        """Take note that a member of the classic protocol is alive."""
+        group = self.groups.get(request.group_id)
+        if isinstance(group, ConsumerGroup):
+            return self._classic_members.heartbeat(group, request, asker, now)
+        return self.membership.heartbeat(request, asker, now)
+
+    def leave(self, request: LeaveGroupRequest, asker: Asker, now: Now) -> Decision:
+        """Let members leave, of whatever protocol."""
+        group = self.groups.get(request.group_id)
+        if isinstance(group, ConsumerGroup):
+            return self._classic_members.leave(group, request, asker, now)
+        return self.membership.leave(request, asker, now)
 
     # -- replay
 
@@ -122,6 +182,20 @@ class GroupCoordinator:
             self.offsets.replay(key.group, key.topic, key.partition, committed, producer_id)
         elif isinstance(key, GroupMetadataKey):
             self._replay_group(key.group, value)
+        elif isinstance(key, CONSUMER_KEYS):
+            self._replay_consumer_group(key.group_id, record)
+
+    def _replay_consumer_group(self, group_id: str, record: GroupRecord) -> None:
+        group = self.groups.get(group_id)
+        if not isinstance(group, ConsumerGroup):
+            if record.value is None:
+                return
+            if isinstance(group, ClassicGroup):
+                group.state = State.DEAD
+            group = self.groups[group_id] = ConsumerGroup(group_id)
+        group.replay(record)
+        if isinstance(record.key, ConsumerGroupMetadataKey) and record.value is None:
+            del self.groups[group_id]
 
     def _replay_group(self, group_id: str, value: object) -> None:
         group = self.groups.get(group_id)
@@ -142,6 +216,10 @@ class GroupCoordinator:
         """Begin the sessions of all members, and rebalance groups that are too large now."""
         decision = Decision()
         for group in list(self.groups.values()):
+            if isinstance(group, ConsumerGroup):
+                for each in group.members.values():
+                    self._departures.keep_session(group.group_id, each, now)
+                    self._departures.expect_revocation(group.group_id, each, now)
             if not isinstance(group, ClassicGroup):
                 continue
             for member in group.members.values():
@@ -196,6 +274,14 @@ class GroupCoordinator:
                 self._rebalances.keep_session(group, member, now)
         errors = []
         for each in commits:
+            error = codes.NONE
+            if group is not None:
+                error = group.check_commit_of(
+                    committer.member_id, committer.generation, (each.topic_id, each.partition)
+                )
+            if error != codes.NONE:
+                errors.append(error)
+                continue
             metadata = each.metadata or ""
             if len(metadata) > self._settings.offset_metadata_max_bytes:
                 errors.append(codes.OFFSET_METADATA_TOO_LARGE)
@@ -222,7 +308,10 @@ class GroupCoordinator:
         group = self.groups.get(committer.group_id)
         if group is not None:
             return group.check_commit(
-                committer.member_id, committer.group_instance_id, committer.generation
+                committer.member_id,
+                committer.group_instance_id,
+                committer.generation,
+                committer.version,
             )
         if committer.generation < 0:
             return codes.NONE
@@ -285,7 +374,7 @@ class GroupCoordinator:
                     else:
                         kept = True
             if not kept and group.is_empty and not group.is_expected:
-                decision.records.append(group_record(group_id, None))
+                decision.records += group.records_of_end()
             if decision.records:
                 yield decision
 
@@ -329,12 +418,12 @@ class GroupCoordinator:
         group = self.groups.get(group_id)
         error = codes.GROUP_ID_NOT_FOUND if group is None else group.check_delete()
         decision = Decision(waits=True)
-        if error == codes.NONE:
+        if group is not None and error == codes.NONE:
             decision.records += [
                 offset_record(group_id, topic, partition, None)
                 for topic, partition in self.offsets.all_of(group_id)
             ]
-            decision.records.append(group_record(group_id, None))
+            decision.records += group.records_of_end()
         return error, decision
 
     def listed(self, states: Collection[str], kinds: Collection[str]) -> list[Group]:

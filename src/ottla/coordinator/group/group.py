@@ -5,8 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from ottla.errors import codes
+
 if TYPE_CHECKING:
     from ottla.coordinator.group.offsets import CommittedOffset
+    from ottla.coordinator.group.records import GroupRecord
 
 
 class Group(ABC):
@@ -47,8 +50,25 @@ class Group(ABC):
         """Return when the time began after which an offset expires; None where it does not run."""
 
     @abstractmethod
-    def check_commit(self, member_id: str, group_instance_id: str | None, generation: int) -> int:
-        """Return why a member may not commit offsets, as an error code."""
+    def check_commit(
+        self, member_id: str, group_instance_id: str | None, generation: int, version: int
+    ) -> int:
+        """Return why a member may not commit offsets, as an error code.
+
+        Args:
+            member_id: the member's id; "" for who is no member.
+            group_instance_id: its instance id.
+            generation: the generation or the epoch that it is in; negative for who is no member.
+            version: of the request.
+        """
+
+    def check_commit_of(self, member_id: str, generation: int, partition: tuple[bytes, int]) -> int:
+        """Return why a member may not commit this offset, as an error code; others it may."""
+        return codes.NONE
+
+    def check_fetch(self, member_id: str | None, member_epoch: int) -> int:
+        """Return why a member may not fetch offsets, as an error code."""
+        return codes.NONE
 
     @abstractmethod
     def check_delete(self) -> int:
@@ -57,3 +77,7 @@ class Group(ABC):
     @abstractmethod
     def check_delete_offsets(self) -> int:
         """Return why no offsets of it can be deleted, as an error code."""
+
+    @abstractmethod
+    def records_of_end(self) -> list[GroupRecord]:
+        """Return the records of its end, but for its offsets."""

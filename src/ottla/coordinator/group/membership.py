@@ -75,6 +75,12 @@ class _Join(NamedTuple):
     now: Now
     decision: Decision
 
+    def refused(self, error: int, member_id: str) -> Decision:
+        """Answer it with an error, and nothing else."""
+        self.decision.records.clear()
+        self.refuse(error, member_id)
+        return self.decision
+
     def refuse(self, error: int, member_id: str) -> None:
         """Answer it with an error."""
         self.decision.reply(
@@ -126,13 +132,14 @@ class Membership:
             join.refuse(codes.INVALID_SESSION_TIMEOUT, member_id)
             return join.decision
         group = self._groups.get(request.group_id)
+        if group is not None and group.is_empty and not isinstance(group, ClassicGroup):
+            join.decision.records += group.records_of_end()
+            group = None
         if group is None:
             if member_id != NO_MEMBER:
-                join.refuse(codes.UNKNOWN_MEMBER_ID, member_id)
-                return join.decision
+                return join.refused(codes.UNKNOWN_MEMBER_ID, member_id)
             if not request.protocol_type or not protocols:
-                join.refuse(codes.INCONSISTENT_GROUP_PROTOCOL, member_id)
-                return join.decision
+                return join.refused(codes.INCONSISTENT_GROUP_PROTOCOL, member_id)
             group = self._groups[request.group_id] = ClassicGroup(request.group_id)
         if not isinstance(group, ClassicGroup):
             join.refuse(codes.INCONSISTENT_GROUP_PROTOCOL, member_id)

@@ -48,6 +48,11 @@ class Settings:
     group_initial_rebalance_delay_ms: int = 0
     offset_metadata_max_bytes: int = 4096
     offsets_retention_ms: int = 10_080 * 60_000
+    group_consumer_session_timeout_ms: int = 45_000
+    group_consumer_heartbeat_interval_ms: int = 5000
+    group_consumer_max_size: int = 0x7FFFFFFF
+    group_consumer_assignors: tuple[str, ...] = ("uniform", "range")
+    group_consumer_migration_policy: str = "bidirectional"
 
 
 class Rebalances:
@@ -131,6 +136,20 @@ class Rebalances:
             self.remove_member(group, member, decision)
             self.go_on_without(group, now, decision)
         return decision
+
+    def abandon(self, group: ClassicGroup, decision: Decision) -> None:
+        """Let go of a group that is of another protocol now; who waits joins that one."""
+        for member in group.members.values():
+            self.refuse_join(member, codes.REBALANCE_IN_PROGRESS, member.member_id, decision)
+            self.refuse_sync(member, codes.REBALANCE_IN_PROGRESS, decision)
+        for member_id in (*group.members, *group.pending_members):
+            self.end_session(group, member_id)
+        self._timers.cancel(("join", group.group_id))
+        self._timers.cancel(("sync", group.group_id))
+        group.members.clear()
+        group.pending_members.clear()
+        group.unsynced.clear()
+        group.state = State.DEAD
 
     # -- who leaves
 

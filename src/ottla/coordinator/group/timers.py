@@ -67,6 +67,10 @@ class Timers:
         self._queued[key] = at_ms
         heapq.heappush(self._heap, (at_ms, next(self._number), key))
 
+    def has(self, key: tuple[int, Key]) -> bool:
+        """Tell whether there is such a deadline."""
+        return key in self._deadlines
+
     def cancel(self, key: tuple[int, Key]) -> None:
         """Forget a deadline; nothing happens where there is none."""
         self._deadlines.pop(key, None)
@@ -115,6 +119,10 @@ class ShardTimers:
     def set(self, key: Key, now: Now, delay_ms: float, action: Action) -> None:
         """Set a deadline, or put it off."""
         self._timers.set((self._shard, key), now, delay_ms, action)
+
+    def has(self, key: Key) -> bool:
+        """Tell whether there is such a deadline."""
+        return self._timers.has((self._shard, key))
 
     def cancel(self, key: Key) -> None:
         """Forget a deadline; nothing happens where there is none."""
