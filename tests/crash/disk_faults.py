@@ -41,6 +41,9 @@ NO_ID = "the broker gave no producer id: KAFKA_STORAGE_ERROR"
 
 TOPIC = "t"
 VALUE_BYTES = 60_000
+ROOM_BYTES = 5 << 20
+"""With so much room, and a little less, a disk is one that is not full any more."""
+
 PATIENCE_S = 30.0
 SETTINGS = {"log.retention.check.interval.ms": "200", "auto.create.topics.enable": "false"}
 BRIEF = {"delivery_timeout_ms": 1000, "request_timeout_ms": 1000, "linger_ms": 0}
@@ -308,7 +311,7 @@ def full_disk_cycle(store: Store, chance: random.Random) -> None:
     if by_foreign:
         foreign.unlink()
         foreign.with_name("more").unlink(missing_ok=True)
-    else:
+    if shutil.disk_usage(store.folder).free < ROOM_BYTES:
         offsets = sorted(store.confirmed)
         place = chance.choice([0.6, 0.9, 1.0])
         store.delete_before(offsets[-1] + 1 if place == 1.0 else offsets[int(len(offsets) * place)])
