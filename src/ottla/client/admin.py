@@ -1,4 +1,4 @@
-"""The admin client: topics and their configs.
+"""The admin client: topics and their configs, and what `admin_groups` adds of groups.
 
 Kafka: KafkaAdminClient.
 """
@@ -6,17 +6,11 @@ Kafka: KafkaAdminClient.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
-from ottla.client.address import open_network
-from ottla.client.cluster import Cluster
-from ottla.client.config import ClientConfig, make_config
-from ottla.client.driver import Driver
-from ottla.client.network import Call
-from ottla.clock import SYSTEM
-from ottla.errors import BrokerError, Closed, KafkaError, Timeout, broker_error, codes
-from ottla.protocol.messages.api_03_metadata import MetadataRequest, MetadataResponse
+from ottla.client.admin_core import check
+from ottla.client.admin_groups import GroupAdmin
 from ottla.protocol.messages.api_19_create_topics import CreateTopicsRequest, CreateTopicsResponse
 from ottla.protocol.messages.api_20_delete_topics import DeleteTopicsRequest, DeleteTopicsResponse
 from ottla.protocol.messages.api_21_delete_records import (
@@ -37,10 +31,7 @@ from ottla.protocol.messages.api_44_incremental_alter_configs import (
 )
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from ottla.client.node import Node
-    from ottla.protocol.message import ApiMessage
 
 _TOPIC = 2
 _SET, _DELETE = 0, 1
@@ -51,7 +42,6 @@ _SOURCES = {
     4: "broker file",
     5: "default",
 }
-R = TypeVar("R", bound="ApiMessage")
 
 
 class ConfigEntry(NamedTuple):
@@ -104,8 +94,8 @@ class TopicDescription(NamedTuple):
     partitions: list[PartitionDescription]
 
 
-class Admin:
-    """Creates, lists, describes and deletes topics, and changes their configs.
+class Admin(GroupAdmin):
+    """Creates, lists, describes and deletes topics, and changes their configs; looks after groups.
 
     Args:
         address: as for `Producer`.
@@ -116,34 +106,6 @@ class Admin:
     Every method raises `BrokerUnavailable` where no broker can be reached, `Timeout` where there is
     no answer in time, and the `BrokerError` that the broker answers.
     """
-
-    def __init__(
-        self,
-        address: object = None,
-        *,
-        bootstrap_servers: object = None,
-        timeout: float = 30.0,
-        **settings: Any,
-    ) -> None:
-        config = make_config(ClientConfig, settings)
-        given = address if address is not None else bootstrap_servers
-        self._clock = SYSTEM
-        self._timeout = timeout
-        self._config = config
-        network = open_network(given, config.client_id, self._clock)
-        self._cluster = Cluster(network, config, self._clock, create_topics=False)
-        self._driver = Driver(network, self, self._clock)
-        self._closed = False
-
-    # -- Work
-
-    def step(self) -> float | None:
-        """Do what is due; returns when to look again, on the monotonic clock, or None."""
-        return self._cluster.step()
-
-    def has_work(self) -> bool:
-        """Tell that nothing goes on when nobody asks."""
-        return False
 
     # -- topics
 
@@ -182,7 +144,7 @@ class Admin:
         )
         response = self._ask_controller(request, CreateTopicsResponse)
         result = response.topics[0]
-        _check(result.error_code, result.error_message, f"topic {name!r} was not created")
+        check(result.error_code, result.error_message, f"topic {name!r} was not created")
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic with all its records."""
@@ -191,7 +153,7 @@ class Admin:
         )
         by_name = DeleteTopicsRequest(topic_names=[name], timeout_ms=self._timeout_ms)
         result = self._ask_controller(request, DeleteTopicsResponse, by_name).responses[0]
-        _check(result.error_code, result.error_message, f"topic {name!r} was not deleted")
+        check(result.error_code, result.error_message, f"topic {name!r} was not deleted")
 
     def create_partitions(self, name: str, total: int) -> None:
         """Give a topic more partitions, `total` of them."""
@@ -200,7 +162,7 @@ class Admin:
         )
         request = CreatePartitionsRequest(topics=[topic], timeout_ms=self._timeout_ms)
         result = self._ask_controller(request, CreatePartitionsResponse).results[0]
-        _check(result.error_code, result.error_message, f"topic {name!r} was not changed")
+        check(result.error_code, result.error_message, f"topic {name!r} was not changed")
 
     def list_topics(self, *, internal: bool = False) -> list[str]:
         """Return the names of all topics, sorted; the broker's own too where `internal` says so."""
@@ -216,7 +178,7 @@ class Admin:
             UnknownTopicOrPartition: there is no such topic.
         """
         topic = self._metadata([name]).topics[0]
-        _check(topic.error_code, None, f"no topic {name!r}")
+        check(topic.error_code, None, f"no topic {name!r}")
         partitions = [
             PartitionDescription(
                 each.partition_index,
@@ -230,13 +192,6 @@ class Admin:
         topic_id = uuid.UUID(bytes=bytes(topic.topic_id))
         return TopicDescription(name, topic_id, topic.is_internal, partitions)
 
-    def _metadata(self, names: list[str] | None) -> MetadataResponse:
-        topics = None
-        if names is not None:
-            topics = [MetadataRequest.MetadataRequestTopic(name=name) for name in names]
-        request = MetadataRequest(topics=topics, allow_auto_topic_creation=False)
-        return self._ask(self._cluster.connected_node, request, MetadataResponse)
-
     # -- configs
 
     def describe_configs(self, topic: str) -> dict[str, ConfigEntry]:
@@ -247,7 +202,7 @@ class Admin:
         request = DescribeConfigsRequest(resources=[resource])
         response = self._ask(self._cluster.connected_node, request, DescribeConfigsResponse)
         result = response.results[0]
-        _check(result.error_code, result.error_message, f"no configs of {topic!r}")
+        check(result.error_code, result.error_message, f"no configs of {topic!r}")
         return {
             each.name: ConfigEntry(
                 each.name,
@@ -277,7 +232,7 @@ class Admin:
         )
         request = IncrementalAlterConfigsRequest(resources=[resource])
         result = self._ask_controller(request, IncrementalAlterConfigsResponse).responses[0]
-        _check(result.error_code, result.error_message, f"configs of {topic!r} were not changed")
+        check(result.error_code, result.error_message, f"configs of {topic!r} were not changed")
 
     # -- records
 
@@ -301,111 +256,5 @@ class Admin:
             return node if node is not None and node.is_ready() else None
 
         result = self._ask(leader, request, DeleteRecordsResponse).topics[0].partitions[0]
-        _check(result.error_code, None, f"records of {topic}/{partition} were not deleted")
+        check(result.error_code, None, f"records of {topic}/{partition} were not deleted")
         return result.low_watermark
-
-    # -- asking
-
-    @property
-    def _timeout_ms(self) -> int:
-        return int(self._timeout * 1000)
-
-    def _ask_controller(
-        self, request: ApiMessage, response_class: type[R], older: ApiMessage | None = None
-    ) -> R:
-        def controller() -> Node | None:
-            node = self._cluster.nodes.get(self._cluster.controller_id)
-            if node is None:
-                return self._cluster.connected_node() if self._cluster.cluster_id else None
-            return node if node.is_ready() else None
-
-        return self._ask(controller, request, response_class, older)
-
-    def _ask(
-        self,
-        find_node: Callable[[], Node | None],
-        request: ApiMessage,
-        response_class: type[R],
-        older: ApiMessage | None = None,
-    ) -> R:
-        """Send a request to a node as soon as there is one, and wait for the answer.
-
-        Args:
-            find_node: finds the node.
-            request: what is sent.
-            response_class: the class of the answer.
-            older: what is sent to a node that does not speak the newest version of the request.
-        """
-        if self._closed:
-            raise Closed("the admin client is closed")
-        answers: list[R] = []
-        errors: list[KafkaError] = []
-        deadline = self._clock.monotonic_ms() + self._timeout * 1000
-
-        def done(response: R | None, error: KafkaError | None) -> None:
-            if response is not None:
-                answers.append(response)
-            elif error is not None:
-                errors.append(error)
-
-        def left() -> float:
-            return (deadline - self._clock.monotonic_ms()) / 1000
-
-        nodes: list[Node] = []
-
-        def found() -> bool:
-            node = find_node()
-            if node is not None:
-                nodes.append(node)
-            return node is not None or self._cluster.unreachable is not None
-
-        in_time = self._driver.run_until(found, left())
-        if self._cluster.unreachable is not None:
-            error = self._cluster.unreachable
-            self._cluster.try_again()
-            raise error
-        if in_time:
-            newest = request.SCHEMA.versions[1]
-            if older is not None and nodes[-1].best_version(type(request)) < newest:
-                request = older
-            nodes[-1].send(Call(request, response_class, done))
-            in_time = self._driver.run_until(lambda: bool(answers or errors), left())
-        if errors:
-            raise errors[0]
-        if not in_time:
-            raise Timeout(
-                f"no answer from {self._cluster.address} within {self._timeout:g} s",
-                "It is not known whether what was asked for was done.",
-            )
-        return answers[0]
-
-    # -- the end
-
-    def close(self) -> None:
-        """Let go of everything."""
-        if not self._closed:
-            self._closed = True
-            self._driver.close()
-            self._cluster.close()
-
-    def __enter__(self) -> Admin:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self.close()
-
-
-def _check(code: int, message: str | None, what: str) -> None:
-    """Raise the broker's error, where there is one."""
-    if code != codes.NONE:
-        error: BrokerError = broker_error(code, f"{what}: {message}" if message else what)
-        raise error
