@@ -158,6 +158,17 @@ def test_reading_begins_where_it_is_told(run: Run, start: str, expected: str) ->
     assert (done.code, done.out.replace("\n", "")) == (0, expected)
 
 
+def test_a_group_goes_on_behind_what_was_printed_for_it(run: Run) -> None:
+    run("send", "topic1", "a", "b", "c")
+    assert run("read", "topic1", "-g", "g", "-n", "2") == (0, "a\nb\n", "")
+    assert run("read", "topic1", "-g", "g") == (0, "c\n", "")
+    assert run("read", "topic1", "-g", "g") == (0, "", "")
+    assert run("read", "topic1", "-g", "h", "--from", "2") == (0, "c\n", "")
+    assert run("read", "topic2", "-g", "g").code == 1
+    assert run("read", "topic1", "-g", "g", "-p", "0").code == 2
+    assert run("read", "topic1", "-g", "g", "--from", "-1").code == 2
+
+
 def test_reading_stops_after_the_count(run: Run) -> None:
     run("send", "topic1", "a", "b", "c")
     assert run("read", "topic1", "-n", "2").out == "a\nb\n"

@@ -6,13 +6,13 @@ import json
 import re
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from ottla.cli.outcome import broker_option, json_option, text_or_base64
 from ottla.client.consumer import Consumer
-from ottla.errors import broker_error, codes
+from ottla.errors import BrokerError, broker_error, codes
 
 if TYPE_CHECKING:
     from ottla.records.batch import Record
@@ -23,6 +23,11 @@ _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 @click.command()
 @click.argument("topic")
+@click.option(
+    "-g",
+    "--group",
+    help="Read as a member of this group: from where it has committed, and commit what is printed.",
+)
 @click.option("-p", "--partition", type=click.IntRange(min=0), help="Only this partition.")
 @click.option(
     "--from",
@@ -38,6 +43,7 @@ _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 @json_option
 def command(
     topic: str,
+    group: str | None,
     partition: int | None,
     start: str,
     count: int | None,
@@ -47,22 +53,56 @@ def command(
 ) -> None:
     """Print the values of TOPIC's records, one a line, up to its end."""
     where, last = _parse_start(start)
+    if group is not None:
+        if partition is not None or last is not None:
+            raise click.UsageError("-p and --from -N do not go with -g: the group shares and knows")
+        _read_as_member(topic, group, where, count, _Reading(address, as_json, follow))
+        return
     with Consumer(address, stop_at_end=not follow, start=where) as consumer:
         numbers = consumer.partitions_for(topic)
         if partition is not None:
             numbers = [number for number in numbers if number == partition]
         if not numbers:
             missing = f"topic {topic!r}" if partition is None else f"partition {topic}/{partition}"
-            raise broker_error(
-                codes.UNKNOWN_TOPIC_OR_PARTITION,
-                f"there is no {missing}",
-                "Nothing was read.",
-                ("See what there is:  ottla topics list",),
-            )
+            raise _missing(missing)
         consumer.assign((topic, number) for number in numbers)
         if last is not None:
             _seek_to_last(consumer, last)
         _print(consumer, count, as_json=as_json)
+
+
+class _Reading(NamedTuple):
+    """How is read."""
+
+    address: str
+    as_json: bool
+    follow: bool
+
+
+def _read_as_member(
+    topic: str, group: str, start: str | int | datetime, count: int | None, how: _Reading
+) -> None:
+    """Print this member's share; what is printed is committed once it is out, and not before."""
+    with Consumer(
+        how.address,
+        topic,
+        group=group,
+        start=start,
+        stop_at_end=not how.follow,
+        enable_auto_commit=False,
+    ) as consumer:
+        if not consumer.partitions_for(topic):
+            raise _missing(f"topic {topic!r}")
+        _print(consumer, count, as_json=how.as_json, commits=True)
+
+
+def _missing(what: str) -> BrokerError:
+    return broker_error(
+        codes.UNKNOWN_TOPIC_OR_PARTITION,
+        f"there is no {what}",
+        "Nothing was read.",
+        ("See what there is:  ottla topics list",),
+    )
 
 
 def _parse_start(text: str) -> tuple[str | int | datetime, int | None]:
@@ -91,9 +131,10 @@ def _seek_to_last(consumer: Consumer, last: int) -> None:
         consumer.seek(where.topic, where.partition, max(first[where], end - last))
 
 
-def _print(consumer: Consumer, count: int | None, *, as_json: bool) -> None:
+def _print(consumer: Consumer, count: int | None, *, as_json: bool, commits: bool = False) -> None:
     out = sys.stdout.buffer
     left = count
+    printed: dict[tuple[str, int], int] = {}
     if left == 0:
         return
     try:
@@ -102,14 +143,21 @@ def _print(consumer: Consumer, count: int | None, *, as_json: bool) -> None:
                 out.write(json.dumps(_to_json(record)).encode() + b"\n")
             else:
                 out.write((record.value or b"") + b"\n")
+            if commits:
+                printed[record.topic, record.partition] = record.offset + 1
             if left is not None:
                 left -= 1
                 if left == 0:
                     break
             if not consumer.has_buffered:
                 out.flush()
+                if commits:
+                    consumer.commit(printed)
+                    printed.clear()
     finally:
         out.flush()
+        if printed:
+            consumer.commit(printed)
 
 
 def _to_json(record: Record) -> dict[str, Any]:

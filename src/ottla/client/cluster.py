@@ -200,8 +200,10 @@ class Cluster:
     def _maybe_ask(self, now: float) -> float | None:
         age_max = self._config.metadata_max_age_ms
         old = self._updated_ms is not None and now - self._updated_ms >= age_max
-        if self._asking or not (self._refresh or old):
+        if self._asking:
             return None
+        if not (self._refresh or old):
+            return None if self._updated_ms is None else self._updated_ms + age_max
         if now < self._next_ask_ms:
             return self._next_ask_ms
         node = self.connected_node()

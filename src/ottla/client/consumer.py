@@ -39,7 +39,7 @@ Start = str | int | datetime
 """Where reading begins: "beginning", "end", an offset, or a time."""
 
 _FOREVER_S = 3600.0
-_LOOK_AT_END_S = 0.05
+_LOOK_AT_END_MS = 50
 _API_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 5.0
 _EXIT_TIMEOUT_S = 1.0
@@ -91,6 +91,8 @@ class Consumer(Committing):
         core = self._core = ConsumerCore(network, config, self._clock, first)
         _CORES.add(core)
         self._fetcher = core.fetcher
+        if stop_at_end:  # where the end is must not wait for records behind it
+            core.fetcher.max_wait_ms = min(core.fetcher.max_wait_ms, _LOOK_AT_END_MS)
         self._driver = core.driver
         self._rebalancing = Rebalancing(core)
         self._using = Using(core)
@@ -396,7 +398,7 @@ class Consumer(Committing):
             handing = core.handing
             if self._stop_at_end and not handing.has_more and self._is_at_end():
                 return
-            wait_s = _LOOK_AT_END_S if self._stop_at_end else _FOREVER_S
+            wait_s = _LOOK_AT_END_MS / 1000 if self._stop_at_end else _FOREVER_S
             deadline = self._clock.monotonic_ms() + wait_s * 1000
             with self._using:
                 if not self._await_records(deadline, self._config.max_poll_records):

@@ -76,6 +76,7 @@ class ConsumerCore:
         self, network: Network, config: ConsumerConfig, clock: Clock, start: int | None
     ) -> None:
         self.config = config
+        self.network = network
         self.clock = clock
         self.cluster = Cluster(network, config, clock, create_topics=False)
         self.fetcher = Fetcher(config, self.cluster, clock)
@@ -202,7 +203,7 @@ class ConsumerCore:
             if self.cluster.matching is None:
                 return
             topics = sorted(self.cluster.matching)
-            if self.group is not None:
+            if self.group is not None and self.group.is_member:
                 self.group.subscribe(self.cluster.matching)
         found: list[TopicPartition] = []
         for topic in topics:

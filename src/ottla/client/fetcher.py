@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("ottla.client")
 _TOPIC_ID_VERSION = 13
 _ANSWERS_MAX = 2
+_REST_MS = 50.0
 _RESETS = {"earliest": EARLIEST, "latest": LATEST}
 _ABORT = 0
 
@@ -213,6 +214,7 @@ class Fetcher:
         partitions: the assigned partitions.
         error: what the user must be told, or None; it is taken with `take_error`.
         fetches: what was fetched when, or None where nobody looks.
+        max_wait_ms: how long a broker may wait for records; what is asked meanwhile waits as well.
     """
 
     def __init__(self, config: ConsumerConfig, cluster: Cluster, clock: Clock) -> None:
@@ -220,6 +222,7 @@ class Fetcher:
         self.error: KafkaError | None = None
         self.lookups: list[Lookup] = []
         self.fetches = Fetches() if config.trace else None
+        self.max_wait_ms = int(config.fetch_max_wait_ms)
         self._config = config
         self._cluster = cluster
         self._clock = clock
@@ -230,6 +233,7 @@ class Fetcher:
         self._not_before_ms: dict[TopicPartition, float] = {}
         self._turn: deque[PartitionState] = deque()
         self._gone: dict[TopicPartition, int] = {}
+        self._rests_until_ms = 0.0
 
     @property
     def isolation_level(self) -> int:
@@ -347,6 +351,8 @@ class Fetcher:
 
     def _step_fetches(self, now: float) -> float | None:
         due: float | None = None
+        if now < self._rests_until_ms and self.has_records:
+            return self._rests_until_ms
         by_node: dict[Node, list[PartitionState]] = {}
         for where, state in self.partitions.items():
             if not state.wants_more:
@@ -376,8 +382,8 @@ class Fetcher:
         version_max = 0x7FFF
         topics: dict[str, FetchRequest.FetchTopic] = {}
         asked = {}
-        # Partitions with something unread are no reason to wait for more.
-        waits = not any(state.has_records for state in self.partitions.values())
+        # Where something is unread, a fetch that waits for more would be in the way of the next one.
+        waits = not self.has_records
         for state in states:
             topic, partition = state.where
             info = self._cluster.topics[topic]
@@ -396,7 +402,7 @@ class Fetcher:
             )
             asked[state.where] = (state, state.generation)
         request = FetchRequest(
-            max_wait_ms=int(config.fetch_max_wait_ms) if waits else 0,
+            max_wait_ms=self.max_wait_ms if waits else 0,
             min_bytes=config.fetch_min_bytes,
             max_bytes=config.fetch_max_bytes,
             isolation_level=self.isolation_level,
@@ -407,7 +413,7 @@ class Fetcher:
             Call(
                 request,
                 FetchResponse,
-                lambda response, error: self._answered(node, asked, response, error),
+                lambda response, error: self._answered(node, asked, response, error, waited=waits),
             ),
             version_max,
         )
@@ -420,6 +426,8 @@ class Fetcher:
         asked: dict[TopicPartition, tuple[PartitionState, int]],
         response: FetchResponse | None,
         error: KafkaError | None,
+        *,
+        waited: bool,
     ) -> None:
         self._fetching.discard(node)
         if response is None:
@@ -427,6 +435,11 @@ class Fetcher:
             if error is not None and not isinstance(error, ConnectionError):
                 self.error = error
             return
+        if not waited and not any(
+            part.records for topic in response.responses for part in topic.partitions
+        ):
+            # It would be asked over and over until the user has read what lies here.
+            self._rests_until_ms = self._clock.monotonic_ms() + _REST_MS
         names = {info.topic_id: info.name for info in self._cluster.topics.values()}
         for topic in response.responses:
             name = topic.topic or names.get(topic.topic_id, "")

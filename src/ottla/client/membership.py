@@ -546,6 +546,12 @@ class ClassicMembership:
             self._fenced()
         else:
             steps: Sequence[str] = ()
+            if code == codes.INVALID_SESSION_TIMEOUT:
+                given = self._config.session_timeout_ms
+                steps = (
+                    f"Give a session_timeout_ms that the broker allows; it is {given:g} now, and "
+                    "the broker's group.min.session.timeout.ms and .max say what may be.",
+                )
             if code == codes.INCONSISTENT_GROUP_PROTOCOL:
                 names = ", ".join(each.name for each in self._assignors)
                 steps = (f"Give all members a common assignor; this one has: {names}.",)
