@@ -1,4 +1,4 @@
-"""A member of a consumer group as a process of its own, with somebody else's client.
+"""A member of a consumer group as a process of its own, with somebody else's client, or ours.
 
     python -m tests.compat.member CLIENT ADDRESS GROUP TOPIC
 
@@ -21,6 +21,9 @@ import aiokafka.errors
 import confluent_kafka
 import kafka
 import kafka.errors
+
+import ottla
+import ottla.errors
 
 SESSION_MS = 3000
 HEARTBEAT_MS = 200
@@ -163,11 +166,34 @@ def with_aiokafka(telling: Telling, address: str, group: str, topic: str) -> Non
     asyncio.run(run())
 
 
+def ours(telling: Telling, address: str, group: str, topic: str) -> None:
+    """Offer all assignors: some of the others have only one."""
+    consumer = ottla.Consumer(
+        address,
+        topic,
+        group=group,
+        enable_auto_commit=False,
+        session_timeout_ms=SESSION_MS,
+        heartbeat_interval_ms=HEARTBEAT_MS,
+        partition_assignment_strategy=("cooperative-sticky", "range", "roundrobin"),
+    )
+    while not telling.is_over:
+        records = consumer.poll(_POLL_MS / 1000)
+        telling.assigned(sorted(each.partition for each in consumer.assignment()))
+        try:
+            consumer.commit(records)
+        except ottla.errors.CommitFailed:
+            continue
+        telling.read([each.value for each in records])
+    consumer.close()
+
+
 MEMBERS: dict[str, Callable[[Telling, str, str, str], None]] = {
     "confluent-kafka": eager,
     "confluent-kafka-cooperative": cooperative,
     "kafka-python": kafka_python,
     "aiokafka": with_aiokafka,
+    "ottla": ours,
 }
 
 if __name__ == "__main__":

@@ -49,15 +49,15 @@ class Crowd:
         self._assigned: dict[int, list[int]] = {}
         self._threads: list[threading.Thread] = []
 
-    def start(self, count: int = 1) -> None:
-        """Start more members."""
+    def start(self, count: int = 1, client: str = "") -> None:
+        """Start more members, of another client where one is named."""
         for _ in range(count):
             process = subprocess.Popen(
                 [
                     sys.executable,
                     "-m",
                     "tests.compat.member",
-                    self._client,
+                    client or self._client,
                     self._address,
                     "g",
                     "t",
