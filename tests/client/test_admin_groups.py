@@ -12,7 +12,7 @@ import pytest
 from ottla import Admin, Broker, Producer
 from ottla.client.lookup import EARLIEST, LATEST, TopicPartition
 from ottla.client.offsets import OffsetAndMetadata
-from ottla.errors import codes
+from ottla.errors import BrokerError, codes
 from ottla.errors.broker import (
     GroupIdNotFound,
     GroupSubscribedToTopic,
@@ -20,6 +20,7 @@ from ottla.errors.broker import (
     UnknownMemberId,
     UnknownTopicOrPartition,
 )
+from tests.kafka.real_kafka import RealKafka
 
 PATIENCE_S = 30
 P0, P1 = TopicPartition("t", 0), TopicPartition("t", 1)
@@ -44,11 +45,11 @@ def admin(broker: Broker, request: pytest.FixtureRequest) -> Iterator[Admin]:
 
 
 @contextmanager
-def member_of(group: str, broker: Broker, protocol: str = "classic") -> Iterator[None]:
+def member_of(group: str, address: str, protocol: str = "classic") -> Iterator[None]:
     """Have a member of confluent-kafka's in a group, which has both partitions of `t`."""
     member = confluent_kafka.Consumer(
         {
-            "bootstrap.servers": broker.address,
+            "bootstrap.servers": address,
             "group.id": group,
             "group.protocol": protocol,
             "client.id": "other",
@@ -81,7 +82,7 @@ def test_a_group_that_has_only_committed_is_listed_and_described(admin: Admin) -
 
 
 def test_members_are_described_with_what_they_read(admin: Admin, broker: Broker) -> None:
-    with member_of("g", broker):
+    with member_of("g", broker.address):
         described = admin.describe_group("g")
         assert (described.kind, described.state) == ("classic", "Stable")
         assert (described.protocol_type, described.assignor) == ("consumer", "range")
@@ -90,9 +91,27 @@ def test_members_are_described_with_what_they_read(admin: Admin, broker: Broker)
         assert member.host == "/127.0.0.1"
 
 
+def test_groups_of_the_consumer_protocol_are_described_too(admin: Admin, broker: Broker) -> None:
+    with member_of("g", broker.address, "consumer"):
+        [listed] = admin.list_groups()
+        assert (listed.group_id, listed.kind) == ("g", "consumer")
+        described = admin.describe_group("g")
+        assert (described.kind, described.state) == ("consumer", "Stable")
+        assert described.assignor == "uniform"
+        (member,) = described.members
+        assert (member.client_id, member.assignment) == ("other", (P0, P1))
+        with pytest.raises(BrokerError):
+            admin.alter_group_offsets("g", {P0: 5})
+        with pytest.raises(NonEmptyGroup):
+            admin.delete_group("g")
+    assert admin.describe_group("g").members == ()
+    admin.alter_group_offsets("g", {P0: 5})
+    assert admin.committed_offsets("g") == {P0: OffsetAndMetadata(5)}
+
+
 def test_a_group_with_members_is_neither_reset_nor_deleted(admin: Admin, broker: Broker) -> None:
     admin.alter_group_offsets("g", {P0: 3})
-    with member_of("g", broker):
+    with member_of("g", broker.address):
         with pytest.raises(UnknownMemberId, match="the offsets of group 'g' were not changed"):
             admin.alter_group_offsets("g", {P0: 5})
         with pytest.raises(NonEmptyGroup, match="group 'g' was not deleted"):
@@ -179,3 +198,25 @@ def test_a_coordinator_that_moves_is_looked_for_again(admin: Admin) -> None:
     admin._exchange = exchange  # type: ignore[assignment, method-assign]  # a faulty broker
     assert admin.committed_offsets("g") == {P0: OffsetAndMetadata(3)}
     assert answers == []
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_groups_of_a_real_kafka_are_described(protocol: str, real_kafka: RealKafka) -> None:
+    group = f"admin-{protocol}"
+    with Admin(real_kafka.address) as admin:
+        if "t" not in admin.list_topics():
+            admin.create_topic("t", 2)
+        with member_of(group, real_kafka.address, protocol):
+            described = admin.describe_group(group)
+            assert (described.kind, described.state) == (protocol, "Stable")
+            assert [each.assignment for each in described.members] == [(P0, P1)]
+            with pytest.raises(BrokerError):
+                admin.alter_group_offsets(group, {P0: 0})
+            kinds = {each.group_id: each.kind for each in admin.list_groups()}
+            assert kinds[group] == protocol
+        admin.alter_group_offsets(group, {P0: 0})
+        assert admin.committed_offsets(group) == {P0: OffsetAndMetadata(0)}
+        admin.delete_group(group)
+        with pytest.raises(GroupIdNotFound):
+            admin.describe_group(group)

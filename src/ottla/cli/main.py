@@ -15,6 +15,7 @@ from ottla._version import VERSION
 
 COMMANDS = {
     "fsck": "Check a store that nobody has open, and repair it.",
+    "groups": "List, describe, reset and delete consumer groups.",
     "read": "Print the records of a topic.",
     "send": "Send records to a topic, and see them stored.",
     "serve": "Serve a store to Kafka clients.",

@@ -36,12 +36,18 @@ class PartlyDone(KafkaError):
     """Some of what was asked for was done."""
 
 
+class Refused(KafkaError):
+    """What was asked for is not done while things are as they are."""
+
+
 def exit_code_of(error: BaseException) -> int:
     """Return the exit code for an exception; one that is none of ours is raised again."""
     if not isinstance(error, KafkaError):
         raise error
     if isinstance(error, PartlyDone):
         return PARTLY
+    if isinstance(error, Refused):
+        return REFUSED
     if isinstance(error, DeliveryError):
         return exit_code_of(error.causes[0]) if error.causes else FAILED
     if isinstance(error, BrokerUnavailable | NotKafka):

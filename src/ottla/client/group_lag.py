@@ -6,10 +6,10 @@ soon as it has given one. What was committed may be gone by now: the first recor
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 from ottla.client.lookup import TopicPartition
+from ottla.clock import SYSTEM
 from ottla.errors import CorruptRecords
 
 _PARTITION_BYTES = 16 * 1024
@@ -41,16 +41,16 @@ def first_timestamps(
     left = set(positions)
     if not left:
         return found
-    deadline = time.monotonic() + timeout_s
+    deadline_ms = SYSTEM.monotonic_ms() + timeout_s * 1000
     with Consumer(
         address, max_partition_fetch_bytes=_PARTITION_BYTES, fetch_max_wait_ms=100
     ) as consumer:
         consumer.assign(sorted(left))
         for where, offset in positions.items():
             consumer.seek(*where, offset)
-        while left and time.monotonic() < deadline:
+        while left and (left_ms := deadline_ms - SYSTEM.monotonic_ms()) > 0:
             try:
-                records = consumer.poll(min(_POLL_S, max(deadline - time.monotonic(), 0.0)))
+                records = consumer.poll(min(_POLL_S, left_ms / 1000))
             except CorruptRecords:
                 break
             for record in records:
