@@ -81,7 +81,7 @@ class _Parser:
     """Reads an expression, and makes places of it."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
+        self._text = _without_quotes(text)
         self._at = 0
         self._ignores_case = False
         self._depth = 0
@@ -272,16 +272,6 @@ class _Parser:
                 self._ignores_case = is_on
 
     def _escaped(self) -> _Part:
-        if self._takes("Q"):
-            end = self._text.find("\\E", self._at)
-            literal = self._text[self._at : end if end >= 0 else None]
-            self._at = len(self._text) if end < 0 else end + 2
-            begin, last = self._nothing()
-            for character in literal:
-                first, following = self._one_of(frozenset(character))
-                self._link(last, first)
-                last = following
-            return begin, last
         if self._takes("A"):
             return self._nothing("begin")
         if self._takes("z"):
@@ -351,6 +341,23 @@ class _Parser:
         if found is None:
             raise InvalidPattern(f"invalid character class range: [:{name}:]")
         return _NAME_CHARACTERS - found if is_negated else found
+
+
+def _without_quotes(text: str) -> str:
+    """Return an expression with what stands between \\Q and \\E escaped instead."""
+    found = []
+    at = 0
+    while at < len(text):
+        if text.startswith("\\Q", at):
+            end = text.find("\\E", at)
+            quoted = text[at + 2 : end if end >= 0 else None]
+            found += [each if each.isalnum() else f"\\{each}" for each in quoted]
+            at = len(text) if end < 0 else end + 2
+        else:
+            step = 2 if text[at] == "\\" else 1
+            found.append(text[at : at + step])
+            at += step
+    return "".join(found)
 
 
 class TopicPattern:
