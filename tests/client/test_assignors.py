@@ -21,8 +21,9 @@ from ottla.client.assignors import (
     encode_assignment,
     encode_subscription,
 )
+from ottla.client.config import ASSIGNOR_NAMES, ConsumerConfig
 from ottla.client.lookup import TopicPartition
-from ottla.errors import DecodeError
+from ottla.errors import ConfigError, DecodeError
 
 
 def wants(*topics: str, instance_id: str | None = None) -> Subscription:
@@ -65,6 +66,15 @@ def test_topics_that_nobody_wants_or_that_are_not_there_are_nobodys(assignor: ob
     for each in ASSIGNORS.values():
         assert spelled(each.assign({"a": wants("t", "gone")}, {"t": 1, "u": 5})) == {"a": "t0"}
         assert each.assign({"a": wants("gone")}, {}) == {"a": []}
+
+
+def test_a_consumer_can_be_told_all_of_them_by_name() -> None:
+    assert tuple(ASSIGNORS) == ASSIGNOR_NAMES
+    settings = ConsumerConfig(partition_assignment_strategy="range,roundrobin")
+    assert settings.assignors == ("range", "roundrobin")
+    for wrong in ("", "sticky", ("range", "best")):
+        with pytest.raises(ConfigError, match="'cooperative-sticky', 'range', 'roundrobin'"):
+            ConsumerConfig(partition_assignment_strategy=wrong)
 
 
 class Group:

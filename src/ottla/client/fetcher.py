@@ -382,7 +382,7 @@ class Fetcher:
         version_max = 0x7FFF
         topics: dict[str, FetchRequest.FetchTopic] = {}
         asked = {}
-        # Where something is unread, a fetch that waits for more would be in the way of the next one.
+        # Where something is unread, a fetch that waits would be in the way of the next one.
         waits = not self.has_records
         for state in states:
             topic, partition = state.where
