@@ -102,6 +102,37 @@ def test_it_waits_for_min_bytes_and_wakes_as_soon_as_they_are_durable() -> None:
     assert offsets(reply.response.responses[0].partitions[0].records) == [1]
 
 
+@pytest.mark.parametrize("segment_bytes", ["1073741824", "1048576"])
+def test_what_was_written_before_it_came_wakes_it_as_soon_as_it_is_durable(
+    segment_bytes: str,
+) -> None:
+    asking = Asking()
+    asking.create("t", segment_bytes=segment_bytes)
+    size = 700_000  # the second one begins a new segment where they are small
+    asking.produce("t", batch_of_values(b"x" * size))
+    asking.ask_nowait(produce_request("t", batch_of_values(b"y" * size)), 12)
+    reply = asking.ask_nowait(fetch_request("t", 1, min_bytes=size, max_wait_ms=500), 12)
+    assert not reply.is_done
+    asking.sync()
+    assert reply.is_done
+    assert offsets(reply.response.responses[0].partitions[0].records) == [1]
+
+
+def test_old_segments_that_go_meanwhile_do_not_keep_it_waiting() -> None:
+    asking = Asking()
+    asking.create("t", segment_bytes="1048576")
+    for _ in range(3):
+        asking.produce("t", batch_of_values(b"x" * 700_000))
+    reply = asking.ask_nowait(fetch_request("t", 3, min_bytes=1, max_wait_ms=500), 12)
+    log = asking.engine.log_of("t", 0)
+    assert log is not None
+    log.move_start(2)
+    asking.engine.remove_old_segments(log)
+    assert not reply.is_done
+    asking.produce("t", batch_of_values(b"y"))
+    assert reply.is_done
+
+
 def test_it_waits_until_there_is_enough_over_all_partitions() -> None:
     asking = filled(1)
     wanted = 2 * BATCH_SIZE

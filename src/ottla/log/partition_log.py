@@ -22,7 +22,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ottla.errors import CorruptLog, StorageError, codes
 from ottla.log import checkpoints
@@ -32,7 +32,7 @@ from ottla.log.recovery import CLEANED, SWAP, Cut, aborted_transaction, load, un
 from ottla.log.recovery_point import Beginnings, RecoveryPoint
 from ottla.log.retention import expired
 from ottla.log.segment import SUFFIXES, Segment, file_name
-from ottla.log.segments import Segments
+from ottla.log.segments import Segments, TimestampedOffset
 from ottla.log.sync import Sync
 from ottla.records.markers import read_marker
 
@@ -49,13 +49,6 @@ _PREFIX_BYTES = _PREFIX.size
 
 Stored = Callable[[StorageError | None], None]
 """Called when what was waited for is stored, or with the reason why it never will be."""
-
-
-class TimestampedOffset(NamedTuple):
-    """An offset found by its timestamp."""
-
-    offset: int
-    timestamp: int
 
 
 class PartitionLog:
@@ -484,7 +477,7 @@ class PartitionLog:
             self._waiting.append((offset_end, stored))
 
     def watch(self, watcher: Callable[[], None]) -> None:
-        """Call `watcher` whenever the high watermark moves, until `unwatch`."""
+        """Call `watcher` when high watermark or start move, and on failure, until `unwatch`."""
         self._watchers[watcher] = None
 
     def unwatch(self, watcher: Callable[[], None]) -> None:
@@ -523,6 +516,10 @@ class PartitionLog:
         segment = self._segments.reaching(offset)[0]
         raise CorruptLog(segment.path, segment.size, f"offset {offset} is not there")
 
+    def bytes_from(self, offset: int) -> int:
+        """Return how many bytes can be read from the segment on that an offset is in."""
+        return self._segments.bytes_from(offset, self._stored_segment, self._stored_position)
+
     def offset_at(self, timestamp_ms: int) -> TimestampedOffset | None:
         """Return the first record stamped `timestamp_ms` or later, below the high watermark."""
         for segment in self._segments:
@@ -551,6 +548,7 @@ class PartitionLog:
             offset: the new first offset; at most the high watermark.
         """
         self.log_start_offset = max(self.log_start_offset, offset)
+        self._call_watchers()
 
     def apply_retention(self) -> Callable[[], None] | None:
         """Move the start behind what is too old or too much; see `remove_old_segments`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.log.producer_state import BATCHES_REMEMBERED
 
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 _RECALL_BYTES = 64 * 1024 * 1024
 """How much of a log is searched for batches that a snapshot does not have."""
+
+
+class TimestampedOffset(NamedTuple):
+    """An offset found by its timestamp."""
+
+    offset: int
+    timestamp: int
 
 
 class Segments:
@@ -60,6 +67,21 @@ class Segments:
     def reaching(self, offset: int) -> list[Segment]:
         """Return the segment that an offset is in, and all behind it."""
         return self._segments[max(bisect.bisect_right(self._bases, offset) - 1, 0) :]
+
+    def bytes_from(self, offset: int, last: Segment, position: int) -> int:
+        """Return how many bytes there are between two places.
+
+        Args:
+            offset: from the segment on that this offset is in,
+            last: up to a position in this one.
+            position: the position.
+        """
+        size = 0
+        for segment in self.reaching(offset):
+            if segment.base_offset >= last.base_offset:
+                return size + position if segment is last else 0
+            size += segment.size
+        return size
 
     def take_before(self, offset: int) -> list[Segment]:
         """Let go of those that end at or before an offset, never of the active one."""

@@ -68,8 +68,8 @@ class _Fetch:
         self._version = version
         self._size = 0
         self._failed = False
-        self._logs: list[PartitionLog] = []
-        self._log_bytes = 0
+        self._logs: list[tuple[PartitionLog, int]] = []
+        self._bytes = 0
         self._pending = Pending()
 
     def read(self) -> bool:
@@ -142,7 +142,7 @@ class _Fetch:
             records = self._records(log, asked)
         except StorageError:
             return self._error(asked, codes.KAFKA_STORAGE_ERROR)
-        self._logs.append(log)
+        self._logs.append((log, asked.fetch_offset))
         self._size += len(records)
         found.records = records
         return found
@@ -163,24 +163,28 @@ class _Fetch:
         return self._pending
 
     def _watch(self) -> None:
-        self._log_bytes = sum(log.size for log in self._logs)
-        for log in self._logs:
+        self._bytes = self._readable()
+        for log, _ in self._logs:
             log.watch(self._look)
 
     def _unwatch(self) -> None:
-        for log in self._logs:
+        for log, _ in self._logs:
             log.unwatch(self._look)
+
+    def _readable(self) -> int:
+        """Return how many bytes could be read, and those before them in the same segments."""
+        return sum(log.bytes_from(offset) for log, offset in self._logs)
 
     def _look(self) -> None:
         """Read again if there may be enough now.
 
-        What has been written since is an upper bound for what can be read more, so no log is read
-        for nothing again and again. A log that failed, or is of a deleted topic, is looked at.
+        What has become readable since is an upper bound for what can be read more, so no log is
+        read for nothing again and again. A log that failed, or is of a deleted topic, is looked at.
         """
         if self._pending.is_done:
             return
-        grown = sum(log.size for log in self._logs) - self._log_bytes
-        is_failed = any(log.failed is not None for log in self._logs)
+        grown = self._readable() - self._bytes
+        is_failed = any(log.failed is not None for log, _ in self._logs)
         if self._size + grown >= self._request.min_bytes or is_failed:
             self._unwatch()
             if self.read() or is_failed:
