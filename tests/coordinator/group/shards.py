@@ -232,7 +232,7 @@ class Shard:
     ) -> Asked:
         asked: Asked = Asked()
         request = SyncGroupRequest(
-            group_id="g",
+            group_id=fields.pop("group_id", "g"),
             generation_id=generation,
             member_id=member_id,
             assignments=[

@@ -176,10 +176,13 @@ def test_a_group_whose_members_say_nothing_that_can_be_read_is_not_upgraded(
 
 
 def test_a_group_with_an_assignor_of_its_own_is_not_upgraded(shard: ConsumerShard) -> None:
-    (member,) = shard.joined()
     value = ConsumerProtocolAssignment(user_data=b"mine")
-    shard.sync(member, 1, {member: b"\0\0" + encode(value, 0)})
-    assert shard.enter("new").error_code == codes.GROUP_ID_NOT_FOUND
+    for name, error in (("mine", codes.GROUP_ID_NOT_FOUND), ("sticky", codes.NONE)):
+        spoken = {name: subscription("t")}
+        member = shard.join(version=3, protocols=spoken, group_id=name).response.member_id
+        request = {member: b"\0\0" + encode(value, 0)}
+        assert shard.sync(member, 1, request, group_id=name).error == codes.NONE
+        assert shard.enter("new", group_id=name).error_code == error
 
 
 def test_too_large_a_group_is_not_upgraded() -> None:

@@ -49,6 +49,8 @@ UPGRADES = frozenset({"bidirectional", "upgrade"})
 DOWNGRADES = frozenset({"bidirectional", "downgrade"})
 """The policies with which a consumer group may become a classic group."""
 
+_CLIENTS_ASSIGNORS = frozenset({"range", "roundrobin", "sticky", "cooperative-sticky"})
+
 _Embedded = TypeVar("_Embedded", bound="Message")
 
 
@@ -103,11 +105,16 @@ def encoded_assignment(
     return writer.joined()
 
 
-def _assigned(member: classic.Member, topics: Topics) -> frozenset[TopicPartition]:
+def _assigned(member: classic.Member, protocol: str, topics: Topics) -> frozenset[TopicPartition]:
+    """Return what a member's leader assigned it.
+
+    An assignor of somebody's own may have told it more, which would be lost. What the clients' own
+    ones tell may be: librdkafka's sticky one repeats what it assigned. Kafka refuses these too.
+    """
     if not member.assignment:
         return frozenset()
     assignment = _decode(ConsumerProtocolAssignment, member.assignment)
-    if assignment.user_data:
+    if assignment.user_data and protocol not in _CLIENTS_ASSIGNORS:
         raise Refused(
             codes.GROUP_ID_NOT_FOUND,
             "Cannot upgrade the group to a consumer group because an unsupported custom assignor "
@@ -168,7 +175,7 @@ def _upgraded_member(group: ClassicGroup, member: classic.Member, topics: Topics
         classic=ClassicSide(member.session_timeout_ms, tuple(member.protocols.items())),
         member_epoch=epoch,
         previous_member_epoch=epoch,
-        assigned=dict.fromkeys(sorted(_assigned(member, topics)), epoch),
+        assigned=dict.fromkeys(sorted(_assigned(member, name or "", topics)), epoch),
     )
 
 
