@@ -56,17 +56,17 @@ class Telling:
         sys.stdout.flush()
 
 
-def confluent(telling: Telling, address: str, group: str, topic: str, strategy: str) -> None:
+def confluent(
+    telling: Telling, address: str, group: str, topic: str, config: dict[str, str | int]
+) -> None:
     consumer = confluent_kafka.Consumer(
         {
             "bootstrap.servers": address,
             "group.id": group,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
-            "session.timeout.ms": SESSION_MS,
-            "heartbeat.interval.ms": HEARTBEAT_MS,
-            "partition.assignment.strategy": strategy,
             "reconnect.backoff.max.ms": 500,
+            **config,
         }
     )
     consumer.subscribe([topic])
@@ -84,12 +84,28 @@ def confluent(telling: Telling, address: str, group: str, topic: str, strategy: 
     consumer.close()
 
 
+def _classic(strategy: str) -> dict[str, str | int]:
+    return {
+        "session.timeout.ms": SESSION_MS,
+        "heartbeat.interval.ms": HEARTBEAT_MS,
+        "partition.assignment.strategy": strategy,
+    }
+
+
 def eager(telling: Telling, address: str, group: str, topic: str) -> None:
-    confluent(telling, address, group, topic, "range,roundrobin")
+    confluent(telling, address, group, topic, _classic("range,roundrobin"))
 
 
 def cooperative(telling: Telling, address: str, group: str, topic: str) -> None:
-    confluent(telling, address, group, topic, "cooperative-sticky")
+    confluent(telling, address, group, topic, _classic("cooperative-sticky"))
+
+
+def consumer_protocol(telling: Telling, address: str, group: str, topic: str) -> None:
+    confluent(telling, address, group, topic, {"group.protocol": "consumer"})
+
+
+def consumer_protocol_by_regex(telling: Telling, address: str, group: str, topic: str) -> None:
+    confluent(telling, address, group, f"^{topic}+$", {"group.protocol": "consumer"})
 
 
 class _Over(Exception):
@@ -191,6 +207,8 @@ def ours(telling: Telling, address: str, group: str, topic: str) -> None:
 MEMBERS: dict[str, Callable[[Telling, str, str, str], None]] = {
     "confluent-kafka": eager,
     "confluent-kafka-cooperative": cooperative,
+    "confluent-kafka-consumer-protocol": consumer_protocol,
+    "confluent-kafka-consumer-protocol-regex": consumer_protocol_by_regex,
     "kafka-python": kafka_python,
     "aiokafka": with_aiokafka,
     "ottla": ours,

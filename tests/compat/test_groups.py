@@ -21,7 +21,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from tests.compat.member import MEMBERS
+from tests.compat.member import HEARTBEAT_MS, MEMBERS, SESSION_MS
 from tests.compat.serving import Serving
 
 PATIENCE_S = 60
@@ -109,11 +109,18 @@ class Crowd:
 
     def kill_one(self) -> None:
         """Kill a member; it has no time to leave."""
+        self._end_one(signal.SIGKILL)
+
+    def stop_one(self) -> None:
+        """Let the member leave that has been there longest."""
+        self._end_one(signal.SIGTERM)
+
+    def _end_one(self, how: signal.Signals) -> None:
         pid, process = next(iter(self._processes.items()))
         with self._changed:
             del self._processes[pid]
             self._assigned.pop(pid, None)
-        process.kill()
+        process.send_signal(how)
         process.wait(PATIENCE_S)
 
     def stop(self) -> None:
@@ -151,7 +158,13 @@ class Writer:
 
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[Serving]:
-    with Serving(tmp_path / "store", "--set", "group.min.session.timeout.ms=1000") as serving:
+    settings = (
+        "group.min.session.timeout.ms=1000",
+        f"group.consumer.session.timeout.ms={SESSION_MS}",
+        f"group.consumer.heartbeat.interval.ms={HEARTBEAT_MS}",
+    )
+    options = [part for each in settings for part in ("--set", each)]
+    with Serving(tmp_path / "store", *options) as serving:
         admin = AdminClient({"bootstrap.servers": serving.address})
         admin.create_topics([NewTopic("t", PARTITIONS)])["t"].result(PATIENCE_S)
         yield serving
@@ -212,3 +225,49 @@ def test_a_group_lives_through_deaths_of_members_and_of_the_broker(
     admin = AdminClient({"bootstrap.servers": serving.address})
     described = admin.describe_consumer_groups(["g"])["g"].result(PATIENCE_S)
     assert described.state.name == "EMPTY"
+
+
+def kind_of(address: str) -> str:
+    """Return of which protocol the group is."""
+    admin = AdminClient({"bootstrap.servers": address})
+    (group,) = admin.list_consumer_groups().result(PATIENCE_S).valid
+    name: str = group.type.name
+    return name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("old", ["confluent-kafka", "confluent-kafka-cooperative", "aiokafka"])
+def test_a_group_goes_over_to_the_consumer_protocol_and_back_while_it_reads(
+    serving: Serving, old: str
+) -> None:
+    writer = Writer(serving.address)
+    crowd = Crowd(old, serving.address)
+    new = "confluent-kafka-consumer-protocol"
+
+    def replace_one(client: str) -> None:
+        crowd.start(client=client)
+        crowd.wait_until_shared()
+        writer.write()
+        crowd.wait("reading everything", lambda: crowd.read >= writer.written)
+        crowd.stop_one()
+        crowd.wait_until_shared()
+
+    try:
+        crowd.start(2)
+        crowd.wait_until_shared()
+        assert kind_of(serving.address) == "CLASSIC"
+        replace_one(new)
+        assert kind_of(serving.address) == "CONSUMER"
+        replace_one(new)
+        serving.stop(signal.SIGKILL)
+        serving.start()
+        crowd.wait_until_shared()
+        replace_one(old)
+        assert kind_of(serving.address) == "CONSUMER"
+        replace_one(old)
+        assert kind_of(serving.address) == "CLASSIC"
+        writer.write()
+        crowd.wait("reading everything", lambda: crowd.read >= writer.written)
+    finally:
+        crowd.stop()
+    assert committed(serving.address) == [len(writer.written) // PARTITIONS] * PARTITIONS
