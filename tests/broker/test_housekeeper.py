@@ -119,6 +119,30 @@ def test_compacted_topics_are_compacted_by_themselves(store: Path) -> None:
         eventually(lambda: "\nt 0 " in (store / "cleaner-offset-checkpoint").read_text())
 
 
+def test_a_folder_that_cannot_be_listed_for_a_while_does_not_end_compaction(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"log.cleaner.backoff.ms": "20"}
+    failures: list[str] = []
+
+    def fail(files: OsFiles, folder: str) -> list[str]:
+        if folder == str(store) and threading.current_thread().name == "ottla-cleaner":
+            failures.append(folder)
+            raise StorageError(f"listing {folder} failed: Input/output error")
+        return really(files, folder)
+
+    really = OsFiles.list
+    with Broker(store, settings=settings) as broker, Producer(broker) as producer:
+        configs = {"cleanup.policy": "compact", "segment.bytes": str(1 << 20)}
+        with monkeypatch.context() as patch, Admin(broker) as admin:
+            patch.setattr(OsFiles, "list", fail)
+            admin.create_topic("t", partitions=1, configs=configs)
+            eventually(lambda: len(failures) > 2)
+        for number in range(60):
+            producer.send("t", bytes(60_000), key=b"%d" % (number % 2)).result(PATIENCE_S)
+        eventually(lambda: log_of(broker).size < 30 * 60_000)
+
+
 class Disk:
     """A disk that can be full."""
 

@@ -53,7 +53,12 @@ class Cleaner:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            if not self.clean_one():
+            try:
+                has_cleaned = self.clean_one()
+            except KafkaError as error:  # such as a disk that cannot be read now
+                _LOG.error("nothing is compacted now: %s", error)
+                has_cleaned = False
+            if not has_cleaned:
                 self._stopping.wait(max(self._engine.configs.log_cleaner_backoff_ms, 1) / 1000)
 
     def clean_one(self) -> bool:
