@@ -39,6 +39,7 @@ BROKER_NAMES = (
     "log.flush.offset.checkpoint.interval.ms",
     "log.retention.check.interval.ms",
     "max.connections",
+    "max.incremental.fetch.session.cache.slots",
     "node.id",
     "num.partitions",
     "offset.metadata.max.bytes",

@@ -201,17 +201,6 @@ def test_from_version_13_topics_are_named_by_their_id() -> None:
     assert bad.partitions[0].error_code == codes.UNKNOWN_TOPIC_ID
 
 
-def test_sessions_are_refused_by_id_0() -> None:
-    asking = filled(1)
-    request = fetch_request("t")
-    request.session_epoch = 0
-    response = asking.ask(request, 12)
-    assert (response.error_code, response.session_id) == (codes.NONE, 0)
-    assert offsets(response.responses[0].partitions[0].records) == [0]
-    request.session_id, request.session_epoch = 5, 3
-    assert asking.ask(request, 12).error_code == codes.FETCH_SESSION_ID_NOT_FOUND
-
-
 @pytest.mark.parametrize("version", range(4, 19))
 def test_every_version_reads(version: int) -> None:
     asking = Asking()

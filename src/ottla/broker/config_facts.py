@@ -118,6 +118,7 @@ BROKER_CONFIGS = (
     ConfigFact("log.segment.bytes", "INT", "1073741824", 1048576, None),
     ConfigFact("log.segment.delete.delay.ms", "LONG", "60000", 0, None),
     ConfigFact("max.connections", "INT", "2147483647", 0, None),
+    ConfigFact("max.incremental.fetch.session.cache.slots", "INT", "1000", 0, None),
     ConfigFact("message.max.bytes", "INT", "1048588", 0, None),
     ConfigFact("min.insync.replicas", "INT", "1", 1, None),
     ConfigFact("node.id", "INT", None, 0, None),

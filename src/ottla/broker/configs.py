@@ -121,6 +121,7 @@ class Configs:
         self.num_partitions = self._number("num.partitions")
         self.default_replication_factor = self._number("default.replication.factor")
         self.fetch_max_bytes = self._number("fetch.max.bytes")
+        self.fetch_session_slots = self._number("max.incremental.fetch.session.cache.slots")
         self.socket_request_max_bytes = self._number("socket.request.max.bytes")
         self.log_cleaner_enable = self._flag("log.cleaner.enable")
         self.log_cleaner_backoff_ms = self._number("log.cleaner.backoff.ms")

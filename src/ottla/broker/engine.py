@@ -1,11 +1,12 @@
 """The broker's state, and the few operations that change more than one part of it.
 
-    store       the folder with all partitions' logs
-    metadata    the log of the cluster's metadata; `cluster` is the state that is replayed from it
-    configs     what the settings of topics and broker come to
-    commit      what must become durable in the next round of syncs
-    waits       the deadlines of responses that come later
-    groups      consumer groups and what they commit
+    store           the folder with all partitions' logs
+    metadata        the log of the cluster's metadata; `cluster` is the state replayed from it
+    configs         what the settings of topics and broker come to
+    commit          what must become durable in the next round of syncs
+    waits           the deadlines of responses that come later
+    groups          consumer groups and what they commit
+    fetch_sessions  what consumers fetch, as far as they have sessions
 
 Everything is guarded by one lock, `lock`: each method, and each method of the parts, is called with
 it held. A change of the metadata is appended and seen at once; whoever asked for it is answered
@@ -25,6 +26,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.broker.configs import Configs
+from ottla.broker.fetch_sessions import FetchSessions
 from ottla.broker.groups import Groups
 from ottla.broker.waits import Waits
 from ottla.coordinator.cluster.records import MetadataCodec
@@ -103,6 +105,7 @@ class Engine:
         }
         self.configs = Configs(self.cluster, settings, told)
         self.groups = Groups(self, self.configs)
+        self.fetch_sessions = FetchSessions(self.configs.fetch_session_slots, clock)
         self.metadata: Runtime[ApiMessage]
         self._metadata_log: PartitionLog
         self._closing = False
