@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -281,6 +285,59 @@ def test_close_is_bounded_when_the_coordinator_is_gone(caplog: pytest.LogCapture
     assert "closed before the commit for t/0, t/1 was confirmed" in caplog.text
 
 
+def run_python(code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_a_process_that_ends_leaves_the_groups_of_consumers_that_it_did_not_close(
+    tmp_path: Path,
+) -> None:
+    settings = {"group.min.session.timeout.ms": "100"}
+    with Broker(tmp_path, settings=settings) as broker:
+        fill(broker, 4)
+        code = (
+            "import sys, ottla\n"
+            "consumer = ottla.Consumer(sys.argv[1], 't', group='g', session_timeout_ms=600000)\n"
+            "assert consumer.poll(30, 1) and consumer.poll(30, 1)\n"
+        )
+        run_python(code, broker.listen())
+        with Consumer(broker, "t", group="g", **QUICK) as other:
+            assert len(read(other, 3)) == 3, "only the first record was finished with"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_member_cannot_be_used_after_a_fork_and_the_parent_s_goes_on(tmp_path: Path) -> None:
+    with Producer(tmp_path) as producer:
+        producer.send("t", b"1")
+    code = (
+        "import os, sys, warnings, ottla, ottla.errors\n"
+        "warnings.simplefilter('ignore')\n"
+        "consumer = ottla.Consumer(sys.argv[1], 't', group='g')\n"
+        "consumer.poll(30)\n"
+        "if os.fork() == 0:\n"
+        "    try:\n"
+        "        consumer.poll(30)\n"
+        "    except ottla.errors.Forked:\n"
+        "        print('forked', flush=True)\n"
+        "    del consumer\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "print(consumer.commit())\n"
+    )
+    assert run_python(code, str(tmp_path)).splitlines() == [
+        "forked",
+        "{TopicPartition(topic='t', partition=0): 1}",
+    ]
+
+
 # -- poison
 
 
@@ -299,8 +356,9 @@ def test_a_record_that_cannot_be_read_is_raised_once_and_passed(address: Any) ->
     poisoned(address)
     with Consumer(address, "t", group="g", value_deserializer=integer) as consumer:
         found: list[int] = []
-        failed = []
+        failed: list[DeserializationFailed] = []
         while len(found) < 4:
+            assert len(failed) <= 2, "the position does not move"
             try:
                 found += [record.value for record in consumer.poll(PATIENCE_S)]
             except DeserializationFailed as error:
@@ -313,6 +371,7 @@ def test_a_record_that_cannot_be_read_is_raised_once_and_passed(address: Any) ->
     with Consumer(address, "t", group="h", value_deserializer=integer) as consumer:
         found = []
         while len(found) < 4:
+            assert len(failed) <= 4, "the position does not move"
             try:
                 for record in consumer:
                     found.append(record.value)

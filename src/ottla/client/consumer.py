@@ -410,9 +410,9 @@ class Consumer(Committing):
                     yield from core.hand_out(1)
                     handing.finish()
                 continue
+            handing.one_by_one = True
             records = handing.records
             for index in range(handing.index, len(records)):
-                handing.current = index
                 handing.index = index + 1
                 yield records[index]
                 if core.attention:
@@ -425,9 +425,11 @@ class Consumer(Committing):
         new = [where for where in self.assignment() if where not in self._ends]
         if new or (not self._ends and self._core.group is None):
             self._ends |= self.end_offsets(new or None)
-        for where, end in self._ends.items():
-            if where in self._fetcher.partitions and self.position(*where) < end:
-                return False
+        with self._driver.held():
+            for where in self._fetcher.partitions:
+                position = self._core.position(where)
+                if position is None or position < self._ends.get(where, 0):
+                    return False
         return True
 
     def _has_settled(self) -> bool:
@@ -547,13 +549,17 @@ def _check_topics(topics: Iterable[object]) -> None:
 
 
 def _at_exit() -> None:
-    """Leave the groups that this process is still a member of."""
+    """Leave the groups that this process is still a member of, for a bounded time."""
     for core in list(_CORES):
-        if not core.is_closing and core.group is not None:
+        if not core.is_closing:
             deadline = core.clock.monotonic_ms() + _EXIT_TIMEOUT_S * 1000
+            core.closer = threading.get_ident()
+            core.is_closing = core.attention = True
+            core.refusal = Closed("the consumer was closed when the process ended")
             try:
                 core.commit_at_the_end(deadline)
                 core.leave(deadline)
+                core.close()
             except KafkaError as error:
                 sys.stderr.write(f"ottla: when the process ended: {error}\n")
 
@@ -565,6 +571,7 @@ def _after_fork() -> None:
             "Nothing was read.",
             ("Make a consumer of its own in the child.",),
         )
+        core.is_closing = True  # what is to be closed is the parent's
 
 
 atexit.register(_at_exit)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -484,7 +485,9 @@ class ConsumerCore:
             finally:
                 self.close()
 
-        if self.group is None or self.refusal is not None:
+        if sys.is_finalizing():
+            return  # nothing can be waited for any more
+        if self.group is None:
             self.close()
             return
         self.refusal = Closed("the consumer is closed")

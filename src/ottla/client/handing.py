@@ -26,18 +26,19 @@ class Handing:
 
     Attributes:
         records: all of them; never changed.
-        current: the first one that the user has not finished with.
+        one_by_one: whether only the last one that was handed out is not finished with.
         index: the first one that the user does not have.
         read: the first one that no deserializer has seen.
         readable: what deserializers have read, and was not handed out yet.
     """
 
-    __slots__ = ("current", "index", "read", "readable", "records")
+    __slots__ = ("_finished", "index", "one_by_one", "read", "readable", "records")
 
     def __init__(self, records: list[Record]) -> None:
         self.records = records
-        self.current = 0
+        self.one_by_one = False
         self.index = 0
+        self._finished = 0
         self.read = 0
         self.readable: list[Record] = []
 
@@ -46,9 +47,15 @@ class Handing:
         """Whether something is left to be handed out."""
         return self.index < len(self.records)
 
+    @property
+    def current(self) -> int:
+        """The first one that the user has not finished with."""
+        return max(self.index - 1, self._finished) if self.one_by_one else self._finished
+
     def finish(self) -> None:
         """Take note that the user has finished with what was handed out."""
-        self.current = self.index
+        self._finished = self.index
+        self.one_by_one = False
 
     def without(self, partitions: Container[TopicPartition]) -> Handing:
         """Return the same, without what of some partitions was not handed out yet.
