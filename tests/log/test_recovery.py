@@ -76,7 +76,7 @@ def test_a_hole_that_the_disk_left_in_what_was_not_synced_is_cut_off_and_kept() 
     for value in values:
         append(log, value)
     content = bytearray(files.read(LOG) or b"")
-    content[end + 200 : end + 1300] = bytes(1100)  # written last of all, and not in time
+    content[1024:2048] = bytes(1024)  # written last of all, and not in time
     with_content(files, LOG, bytes(content))
     again = open_log(files, recovery_point=1, log_end_offset_min=1)
     assert again.failed is None
@@ -84,6 +84,21 @@ def test_a_hole_that_the_disk_left_in_what_was_not_synced_is_cut_off_and_kept() 
     [cut] = again.cuts
     assert (cut.position, files.read(cut.kept)) == (end, bytes(content[end:]))
     assert append(again, b"new") == 1
+
+
+def test_zeros_that_were_sent_are_no_hole_in_a_damaged_batch() -> None:
+    log, files = new_log()
+    append(log, b"synced")
+    save(log, files)
+    for _ in range(3):
+        append(log, bytes(20_000))
+    sync(log)
+    content = bytearray(files.read(LOG) or b"")
+    content[SIZE + 30] ^= 1
+    with_content(files, LOG, bytes(content))
+    again = open_log(files, recovery_point=1, log_end_offset_min=1)
+    assert again.failed is not None
+    assert len(values_of(again, 2)) == 2
 
 
 def test_a_damaged_batch_without_a_hole_is_damage_though_others_follow() -> None:

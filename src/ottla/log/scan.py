@@ -7,6 +7,7 @@ behind it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,10 @@ _READ_BYTES = 1 << 20
 _MAGIC = b"\x02"
 _MAGIC_AT = 16
 _SECTOR_BYTES = 512
-_PREFIX_BYTES = 12
+_ZEROS = re.compile(rb"\0{13,}")
+_HOLES_WITHIN_BYTES = 64 << 20
+"""Holes are looked for in so much; what is not checkpointed yet is less."""
+
 _JUMP_MAX = 1 << 31
 """No offset found behind damage is further ahead than this."""
 
@@ -243,20 +247,17 @@ def _intact_at(file: File, data: bytes, position: int, start: int, offset_min: i
 
 
 def find_unwritten(file: File, damage: Damage) -> bool:
-    """Tell whether a sector within damage was never written: it is zeros as far as it is damaged.
+    """Tell whether sectors within damage were never written.
 
-    A sector of which less than a batch's length and offset is damaged says nothing.
+    Such are zeros, and where the zeros begin and end is where sectors do; or they begin with the
+    damage, behind what was written before. Zeros that somebody has sent hardly ever lie like that.
+    A few zeros at the beginning say nothing: offsets begin with such.
     """
-    position = damage.start
-    while position < damage.end:
-        end = min(position - position % _READ_BYTES + _READ_BYTES, damage.end)
-        data = file.read(position, end - position)
-        start = 0
-        while start < len(data):
-            stop = start + _SECTOR_BYTES - (position + start) % _SECTOR_BYTES
-            sector = data[start:stop]
-            if len(sector) > _PREFIX_BYTES and not any(sector):
-                return True
-            start = stop
-        position = end
+    data = file.read(damage.start, min(damage.end - damage.start, _HOLES_WITHIN_BYTES))
+    for zeros in _ZEROS.finditer(data):
+        start, end = damage.start + zeros.start(), damage.start + zeros.end()
+        begins = zeros.start() == 0 or start % _SECTOR_BYTES == 0
+        ends = end % _SECTOR_BYTES == 0 or end == file.size()
+        if begins and ends:
+            return True
     return False
