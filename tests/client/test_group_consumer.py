@@ -186,7 +186,8 @@ def test_a_member_that_goes_without_a_word_is_missed_and_what_it_had_is_read_aga
         a.commit({where: 10})
         a._core.is_closing = True  # as if its process had been killed
         a._core.close()
-        assert len(share(b) + read(b, 40)) == 40
+        found = share(b)
+        assert len(found + read(b, 40 - len(found))) == 40
         assert b.position(*where) == 50
 
 
@@ -209,7 +210,9 @@ def test_a_member_that_does_not_poll_leaves_and_its_commit_fails_with_the_cause(
         slow.subscribe("t", on_lost=lambda consumer, partitions: lost.append(partitions))
         read(slow, 4)
         with caplog.at_level(logging.WARNING), Consumer(address, "t", group="g", **QUICK) as other:
-            assert share(other) == [0, 1, 2, 3], "nothing of it was committed"
+            found = share(other)
+            found += read(other, 4 - len(found))
+            assert found == [0, 1, 2, 3], "nothing of it was committed"
             with pytest.raises(CommitFailed, match="max_poll_interval_ms"):
                 slow.commit()
         assert "leaves group 'g'" in caplog.text
