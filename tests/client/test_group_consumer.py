@@ -362,19 +362,3 @@ def test_ctrl_c_ends_an_iterator_and_the_group_is_left() -> None:
         assert "KeyboardInterrupt" in errors
         with Consumer(address, "t", group="g", **QUICK) as other:
             share(other)
-
-
-def test_the_first_record_of_a_new_group_takes_no_more_than_its_round_trips() -> None:
-    """Time stands for the number of waits here: any artificial one is at least 100 ms."""
-    with Broker() as broker:
-        address = broker.listen()
-        fill(address, 2)
-        with Consumer(address, "t", group="before") as consumer:
-            read(consumer, 2)
-        taken = []
-        for number in range(5):
-            began = time.perf_counter()
-            with Consumer(address, "t", group=f"g{number}") as consumer:
-                assert consumer.poll(PATIENCE_S)
-                taken.append(time.perf_counter() - began)
-        assert min(taken) < 0.1
