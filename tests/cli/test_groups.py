@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import kafka
+import confluent_kafka
 import pytest
 
 from ottla import Admin, Broker, Producer
@@ -70,15 +70,24 @@ def store(run: Run, request: pytest.FixtureRequest) -> Iterator[str]:
 
 @contextmanager
 def member_of(group: str, address: str) -> Iterator[None]:
-    """Have a member of kafka-python's in a group, which has both partitions of `t`."""
-    member = kafka.KafkaConsumer(
-        "t", bootstrap_servers=address, group_id=group, client_id="other", enable_auto_commit=False
+    """Have a member of confluent-kafka's in a group, which has both partitions of `t`.
+
+    kafka-python's may lead without having heard of the topic, and assigns nothing to itself then.
+    """
+    member = confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": address,
+            "group.id": group,
+            "client.id": "other",
+            "enable.auto.commit": False,
+        }
     )
     try:
+        member.subscribe(["t"])
         deadline = time.monotonic() + PATIENCE_S
         while len(member.assignment()) < 2:
             assert time.monotonic() < deadline
-            member.poll(100)
+            member.poll(0.1)
         yield
     finally:
         member.close()
