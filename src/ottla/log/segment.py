@@ -454,10 +454,6 @@ class Segment:
             visit(found)
         return next_offset
 
-    def position_before(self, position: int) -> int:
-        """Return where some batch begins that is at or before a position."""
-        return self.index.position_before(position)
-
     def trust_until(self, offset: int) -> int:
         """Forget what the indexes say from an offset on, and return its position.
 

@@ -123,7 +123,7 @@ class Segments:
             end = segment.position_of(offset_end)
             own = [
                 header
-                for _, header, _ in segment.headers(segment.position_before(end - room))
+                for _, header, _ in segment.headers(segment.index.position_before(end - room))
                 if header.base_offset < offset_end
                 and header.producer_id == producer.producer_id
                 and header.producer_epoch == producer.producer_epoch
