@@ -3,8 +3,8 @@
     python -m tests.compat.member CLIENT ADDRESS GROUP TOPIC
 
 It commits what it has read before it reads on, and prints a line of JSON for whatever happens:
-{"assigned": [0, 1]} whenever that changes, {"read": ["value", ..]} when that is committed. SIGTERM
-lets it leave the group.
+{"assigned": [0, 1]} whenever that changes, {"seen": ["value", ..]} when that is read, and {"read":
+["value", ..]} when it is committed. SIGTERM lets it leave the group.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ class Telling:
             self._assigned = partitions
             self._tell(assigned=partitions)
 
+    def seen(self, values: list[bytes]) -> None:
+        if values:
+            self._tell(seen=[each.decode() for each in values])
+
     def read(self, values: list[bytes]) -> None:
         if values:
             self._tell(read=[each.decode() for each in values])
@@ -76,11 +80,13 @@ def confluent(
         telling.assigned(sorted(each.partition for each in consumer.assignment()))
         if not good:
             continue
+        values = [each.value() or b"" for each in good]
+        telling.seen(values)
         try:
             consumer.commit(asynchronous=False)
         except confluent_kafka.KafkaException:
             continue
-        telling.read([each.value() or b"" for each in good])
+        telling.read(values)
     consumer.close()
 
 
@@ -144,6 +150,7 @@ def kafka_python(telling: Telling, address: str, group: str, topic: str) -> None
         while True:
             found = consumer.poll(timeout_ms=_FOREVER_MS)
             values = [each.value for records in found.values() for each in records]
+            telling.seen(values)
             try:
                 consumer.commit()
             except kafka.errors.KafkaError:
@@ -172,6 +179,7 @@ def with_aiokafka(telling: Telling, address: str, group: str, topic: str) -> Non
             values = [each.value for records in found.values() for each in records]
             if not values:
                 continue
+            telling.seen(values)
             try:
                 await consumer.commit()
             except aiokafka.errors.KafkaError:
@@ -196,11 +204,13 @@ def ours(telling: Telling, address: str, group: str, topic: str) -> None:
     while not telling.is_over:
         records = consumer.poll(_POLL_MS / 1000)
         telling.assigned(sorted(each.partition for each in consumer.assignment()))
+        values = [each.value or b"" for each in records]
+        telling.seen(values)
         try:
             consumer.commit(records)
         except ottla.errors.CommitFailed:
             continue
-        telling.read([each.value for each in records])
+        telling.read(values)
     consumer.close()
 
 

@@ -12,8 +12,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from ottla import Admin, Consumer, Producer
+from tests.compat.crowd import PATIENCE_S, Crowd, Writer, committed
 from tests.compat.serving import Serving
-from tests.compat.test_groups import PARTITIONS, PATIENCE_S, Crowd, Writer, committed
+from tests.compat.test_groups import PARTITIONS
 from tests.kafka.real_kafka import RealKafka
 
 OTHERS = ["confluent-kafka", "confluent-kafka-cooperative", "kafka-python", "aiokafka"]
@@ -23,7 +24,7 @@ OTHERS = ["confluent-kafka", "confluent-kafka-cooperative", "kafka-python", "aio
 def serving(tmp_path: Path) -> Iterator[Serving]:
     with Serving(tmp_path / "store", "--set", "group.min.session.timeout.ms=1000") as serving:
         admin = AdminClient({"bootstrap.servers": serving.address})
-        admin.create_topics([NewTopic("t", PARTITIONS)])["t"].result(PATIENCE_S)
+        admin.create_topics([NewTopic("g", PARTITIONS)])["g"].result(PATIENCE_S)
         yield serving
 
 
@@ -33,8 +34,8 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
 def test_we_share_a_group_with_another_client_whoever_leads(
     serving: Serving, other: str, first: str
 ) -> None:
-    writer = Writer(serving.address)
-    crowd = Crowd("ottla", serving.address)
+    writer = Writer(serving.address, "g", PARTITIONS)
+    crowd = Crowd("ottla", serving.address, "g", PARTITIONS)
     clients = ("ottla", other) if first == "ottla" else (other, "ottla")
 
     def all_is_read() -> None:
@@ -56,21 +57,24 @@ def test_we_share_a_group_with_another_client_whoever_leads(
         all_is_read()
     finally:
         crowd.stop()
-    assert committed(serving.address) == [len(writer.written) // PARTITIONS] * PARTITIONS
+    assert (
+        committed(serving.address, "g", PARTITIONS)
+        == [len(writer.written) // PARTITIONS] * PARTITIONS
+    )
 
 
 def test_offsets_that_others_commit_are_ours_and_the_other_way_round(serving: Serving) -> None:
     with Producer(serving.address) as producer:
         for number in range(10):
-            producer.send("t", f"{number}", partition=0)
+            producer.send("g", f"{number}", partition=0)
     theirs = confluent_kafka.Consumer(
         {"bootstrap.servers": serving.address, "group.id": "g", "enable.auto.commit": False}
     )
-    offset = confluent_kafka.TopicPartition("t", 0, 4, metadata="a note")
+    offset = confluent_kafka.TopicPartition("g", 0, 4, metadata="a note")
     theirs.commit(offsets=[offset], asynchronous=False)
-    with Consumer(serving.address, "t", group="g", stop_at_end=True) as consumer:
+    with Consumer(serving.address, "g", group="g", stop_at_end=True) as consumer:
         assert [int(record.value) for record in consumer] == [4, 5, 6, 7, 8, 9]
-    [found] = theirs.committed([confluent_kafka.TopicPartition("t", 0)], PATIENCE_S)
+    [found] = theirs.committed([confluent_kafka.TopicPartition("g", 0)], PATIENCE_S)
     assert found.offset == 10
     theirs.close()
 

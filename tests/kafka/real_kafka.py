@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,7 +161,13 @@ class KafkaJars:
 
 
 class RealKafka:
-    """A running Kafka.
+    """A running Kafka, at one address across restarts.
+
+    Args:
+        jars: what to start it from.
+        folder: where it works.
+        settings: broker configs, besides those that it needs.
+        java_options: its heap, and what else Java is told.
 
     Attributes:
         address: host:port of its listener.
@@ -168,11 +175,20 @@ class RealKafka:
         jars: what it was started from.
     """
 
-    def __init__(self, jars: KafkaJars, folder: Path) -> None:
+    def __init__(
+        self,
+        jars: KafkaJars,
+        folder: Path,
+        settings: Mapping[str, str] | None = None,
+        java_options: Sequence[str] = ("-Xmx512m",),
+    ) -> None:
         self.jars = jars
         self.data = folder / "data"
         self.address = ""
+        self._settings = settings or {}
+        self._ports: list[int] = []
         self._folder = folder
+        self._java_options = tuple(java_options)
         self._log = folder / "server.log"
         self._started = threading.Event()
         self._process: subprocess.Popen[str] | None = None
@@ -188,15 +204,18 @@ class RealKafka:
             self._launch()
             if "Address already in use" not in self._log_tail():
                 break
+            self._ports = []
         assert self._is_ready(), f"Kafka did not start:\n{self._log_tail()}"
 
     def _launch(self) -> None:
         # The ports are free now; another process may take one before Kafka does: hence the loop.
-        port, controller_port = _free_ports(2)
+        self._ports = self._ports or _free_ports(2)
+        port, controller_port = self._ports
         self.address = f"127.0.0.1:{port}"
         properties = self._folder / "server.properties"
         properties.write_text(
             _SERVER_PROPERTIES.format(port=port, controller_port=controller_port, data=self.data)
+            + "".join(f"{name}={value}\n" for name, value in self._settings.items())
         )
         logging = self._folder / "log4j2.properties"
         logging.write_text(_LOG4J_PROPERTIES)
@@ -204,7 +223,7 @@ class RealKafka:
             tool = ("format", "-t", _new_cluster_id(), "-c", str(properties))
             self.jars.run("kafka.tools.StorageTool", *tool)
         self._started.clear()
-        options = ("-Xmx512m", f"-Dlog4j2.configurationFile={logging}")
+        options = (*self._java_options, f"-Dlog4j2.configurationFile={logging}")
         self._process = subprocess.Popen(
             self.jars.command("kafka.Kafka", str(properties), options=options),
             stdout=subprocess.PIPE,
@@ -228,6 +247,12 @@ class RealKafka:
                     self._started.set()
         self._started.set()
 
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
     def _is_ready(self) -> bool:
         return _READY in self._log.read_text()
 
@@ -240,11 +265,11 @@ class RealKafka:
     def _log_tail(self) -> str:
         return self._log.read_text()[-_LOG_TAIL_CHARS:]
 
-    def stop(self) -> None:
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Stop it cleanly, or kill it where that takes too long."""
         if self._process is None or self._reader is None:
             return
-        self._process.terminate()
+        self._process.send_signal(how)
         try:
             self._process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
