@@ -1,8 +1,9 @@
 """Partitions that a real Kafka wrote: opened as they are, and every file made anew from the log.
 
 What stands beside the log is made from it, so a start after a crash that finds the log alone must
-leave the same bytes there that Kafka left. The one file that differs is told below: each such start
-begins a leader epoch of its own.
+leave the same bytes there that Kafka left. Two files differ, as is told below: each such start
+begins a leader epoch of its own, and a snapshot of ours has more of each producer than the last
+batch, before it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ottla.log.memory_files import MemoryFiles
 from ottla.log.partition_log import PartitionLog
 from ottla.log.segment import file_name
 from ottla.records.batch import iterate_headers, iterate_records
+from tests.log.writing import last_of_each_producer
 
 SEGMENTS = Path(__file__).parents[1] / "data" / "segments"
 FOLDERS = sorted(path.name for path in SEGMENTS.iterdir() if path.is_dir())
@@ -83,13 +85,15 @@ def test_a_partition_that_kafka_stopped_cleanly_is_taken_as_it_is(folder: str) -
 
 
 @each_folder
-def test_from_the_log_alone_a_recovery_makes_kafka_s_files_byte_for_byte(folder: str) -> None:
+def test_from_the_log_alone_a_recovery_makes_kafka_s_files(folder: str) -> None:
     theirs = kafka_s(folder)
     files = files_with(folder, {name: theirs[name] for name in KEPT})
     opened(files, folder, 0).close()
     ours = contents_of(files, folder)
     for name, content in theirs.items():
-        if name in KEPT or name.endswith(DERIVED):
+        if name.endswith(".snapshot"):
+            assert last_of_each_producer(ours[name]) == last_of_each_producer(content), name
+        elif name in KEPT or name.endswith(DERIVED):
             assert ours[name] == content, name
 
 
@@ -125,7 +129,11 @@ def test_after_a_crash_no_other_file_is_believed_over_the_log(
     }
     files = files_with(folder, {**theirs, name: changed[change]})
     opened(files, folder, 0).close()
-    assert contents_of(files, folder)[name] == content
+    found = contents_of(files, folder)[name]
+    if suffix == ".snapshot":
+        assert last_of_each_producer(found) == last_of_each_producer(content)
+    else:
+        assert found == content
 
 
 def test_every_record_that_kafka_wrote_is_read() -> None:

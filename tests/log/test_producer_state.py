@@ -100,13 +100,14 @@ def test_producers_that_are_silent_for_long_are_forgotten() -> None:
     assert state.get(8) is not None
 
 
-def test_a_snapshot_brings_back_the_last_batch_of_each() -> None:
+def test_a_snapshot_brings_back_the_last_batches_of_each() -> None:
     state = state_after(header(0, 3), header(3, 2), header(SEQUENCE_MAX, 2, producer_id=8))
     again = ProducerState.load(state.snapshot(), "s")
     assert again.snapshot() == state.snapshot()
     assert again.check(header(3, 2)) == Duplicate(3, 4, NOW)
     assert again.check(header(5)) == codes.NONE
-    assert again.check(header(0, 3)) == codes.OUT_OF_ORDER_SEQUENCE_NUMBER
+    assert again.check(header(0, 3)) == Duplicate(0, 2, NOW)
+    assert again.check(header(2)) == codes.OUT_OF_ORDER_SEQUENCE_NUMBER
     assert again.check(header(SEQUENCE_MAX, 2, producer_id=8)) == Duplicate(5, 6, NOW)
     assert again.check(header(1, producer_id=8)) == codes.NONE
 

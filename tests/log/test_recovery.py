@@ -12,7 +12,7 @@ from ottla.log.config import LogConfig
 from ottla.log.files import OsFile, OsFiles
 from ottla.log.memory_files import MemoryFiles
 from ottla.log.partition_log import PartitionLog
-from ottla.log.producer_state import Duplicate
+from ottla.log.producer_state import Duplicate, ProducerState
 from ottla.records.batch import iterate_records, read_header
 from tests.log.writing import TOPIC_ID, append, batch, new_log, open_log, save, sync, values_of
 
@@ -394,11 +394,11 @@ def test_all_batches_that_a_snapshot_leaves_out_are_known_as_duplicates(
         log.close()
     else:
         save(log, files)
-    again = open_log(
-        files.after_power_cut(),
-        config,
-        recovery_point=None if is_clean else log.recovery_point,
-    )
+    found_files = files.after_power_cut()
+    last = ProducerState()  # a snapshot of Kafka's, which has one batch of each producer
+    last.update(read_header(batches[-1]), 18)
+    with_content(found_files, "root/t-0/00000000000000000021.snapshot", last.snapshot())
+    again = open_log(found_files, config, recovery_point=None if is_clean else log.recovery_point)
     for number, data in enumerate(batches):
         found = again.check_producer(read_header(data))
         if number < 2:  # five are remembered

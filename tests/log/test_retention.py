@@ -15,6 +15,7 @@ from tests.log.writing import (
     batch,
     new_log,
     open_log,
+    save,
     sync,
     values_of,
 )
@@ -143,8 +144,10 @@ def test_producers_whose_batches_were_removed_are_known_after_a_crash() -> None:
     assert remove is not None
     for is_removed in (False, True):
         again = open_log(files.after_power_cut(), log_start_offset=5)
-        found = again.check_producer(read_header(batches[-1]))
-        assert isinstance(found, Duplicate) and found.base_offset == 4, is_removed
+        for offset, data in enumerate(batches):  # of which each may be sent again
+            found = again.check_producer(read_header(data))
+            assert isinstance(found, Duplicate), (offset, is_removed)
+            assert found.base_offset == offset
         remove()
     assert [name for name in files.list("root/t-0") if name.endswith(".log")] == [
         "00000000000000000005.log"
@@ -163,8 +166,30 @@ def test_what_was_checked_after_a_crash_can_go_at_once_and_its_producers_stay_kn
     assert again.remove_old_segments() is not None
     assert values_kept(again) == [4]
     third = open_log(files.after_power_cut(), config, log_start_offset=4)
-    found = third.check_producer(read_header(batches[-1]))
-    assert isinstance(found, Duplicate) and found.base_offset == 3
+    for offset, data in enumerate(batches):
+        found = third.check_producer(read_header(data))
+        assert isinstance(found, Duplicate)
+        assert found.base_offset == offset
+
+
+def test_what_is_sent_again_is_stored_once_though_a_recovery_point_was_before_its_removal() -> None:
+    config = LogConfig(segment_bytes=SIZE)
+    log, files = new_log(config)
+    batches = [batch(b"%03d" % number, producer=(7, 0, number)) for number in range(5)]
+    for data in batches:
+        log.append(data, read_header(data))
+    save(log, files)
+    log.move_start(5)
+    remove = log.remove_old_segments()
+    assert remove is not None
+    remove()
+    again = open_log(
+        files.after_power_cut(), config, recovery_point=log.recovery_point, log_start_offset=5
+    )
+    for offset, data in enumerate(batches):
+        found = again.check_producer(read_header(data))
+        assert isinstance(found, Duplicate)
+        assert found.base_offset == offset
 
 
 def test_a_log_whose_start_was_noted_behind_what_a_crash_left_goes_on_at_its_start() -> None:

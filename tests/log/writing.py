@@ -6,6 +6,8 @@ from ottla.clock import ManualClock
 from ottla.log.config import LogConfig
 from ottla.log.memory_files import MemoryFiles
 from ottla.log.partition_log import PartitionLog
+from ottla.protocol.codec import decode
+from ottla.protocol.messages.storage_records import ProducerSnapshot
 from ottla.records.batch import iterate_headers, iterate_records, read_header
 from ottla.records.builder import BatchBuilder
 
@@ -87,3 +89,10 @@ def values_of(log: PartitionLog, offset: int | None = None) -> list[bytes]:
             found += [each.value for each in iterate_records(data, header) if each.offset >= at]
             at = header.last_offset + 1
     return found
+
+
+def last_of_each_producer(snapshot: bytes) -> dict[int, ProducerSnapshot.ProducerEntry]:
+    """Return what Kafka takes from a snapshot: of the entries for one producer the last."""
+    assert snapshot[:2] == b"\0\1"
+    entries = decode(ProducerSnapshot, snapshot[2:], 1).producer_entries
+    return {each.producer_id: each for each in entries}

@@ -4,10 +4,11 @@ A batch whose sequences are the next is appended; one that was appended before i
 old offset; anything else is refused. The last five batches of each producer are remembered, since
 a client may have five requests under way.
 
-A snapshot holds only the last batch of each producer, as Kafka's does; the rest comes back by
-replaying the log behind the snapshot. What lies before it is looked up in the log when a batch
-comes that may be one of those (`may_have_forgotten`, `recall`): a client whose requests were not
-answered before a restart sends all of them again, and none may be stored twice.
+A client whose requests were not answered before a restart sends all of them again, and none may be
+stored twice. So a snapshot holds all that are remembered: the segments that they lie in may be
+gone. Kafka's own holds only the last batch of each producer; ours has an entry for each, the oldest
+first, and who reads one entry for a producer is left with the last. What a snapshot leaves out is
+looked up in the log when a batch comes that may be one of those (`may_have_forgotten`, `recall`).
 
 Kafka: ProducerStateManager, ProducerAppendInfo, ProducerStateEntry; KIP-98, KIP-360.
 """
@@ -45,6 +46,9 @@ class BatchMemory(NamedTuple):
     last_sequence: int
     last_offset: int
     timestamp: int
+
+
+_NO_BATCH = BatchMemory(-1, -1, -1, -1)
 
 
 class CompletedTransaction(NamedTuple):
@@ -237,21 +241,11 @@ class ProducerState:
 
     def snapshot(self) -> bytes:
         """Return the state as the content of a `.snapshot` file."""
-        entries = []
-        for producer_id, entry in self._entries.items():
-            last = entry.batches[-1] if entry.batches else BatchMemory(-1, -1, -1, -1)
-            entries.append(
-                ProducerSnapshot.ProducerEntry(
-                    producer_id=producer_id,
-                    epoch=entry.epoch,
-                    last_sequence=last.last_sequence,
-                    last_offset=last.last_offset,
-                    offset_delta=(last.last_sequence - last.first_sequence) & SEQUENCE_MAX,
-                    timestamp=entry.last_timestamp,
-                    coordinator_epoch=entry.coordinator_epoch,
-                    current_txn_first_offset=entry.current_txn_first_offset,
-                )
-            )
+        entries = [
+            _snapshot_of(producer_id, entry, batch)
+            for producer_id, entry in self._entries.items()
+            for batch in entry.batches or (_NO_BATCH,)
+        ]
         body = encode(ProducerSnapshot(producer_entries=entries), _SNAPSHOT_VERSION)
         version = _SNAPSHOT_VERSION.to_bytes(_VERSION_BYTES, "big")
         entries_bytes = body[_CRC_END - _VERSION_BYTES :]
@@ -274,7 +268,8 @@ class ProducerState:
             raise CorruptLog(path, _VERSION_BYTES, "the checksum is wrong")
         state = cls()
         for each in snapshot.producer_entries:
-            entry = state._entries[each.producer_id] = ProducerEntry(each.epoch)
+            entry = state._entries.setdefault(each.producer_id, ProducerEntry(each.epoch))
+            entry.set_epoch(each.epoch)
             entry.last_timestamp = each.timestamp
             entry.coordinator_epoch = each.coordinator_epoch
             entry.current_txn_first_offset = each.current_txn_first_offset
@@ -285,6 +280,22 @@ class ProducerState:
                     BatchMemory(first, each.last_sequence, each.last_offset, each.timestamp)
                 )
         return state
+
+
+def _snapshot_of(
+    producer_id: int, entry: ProducerEntry, batch: BatchMemory
+) -> ProducerSnapshot.ProducerEntry:
+    is_last = not entry.batches or batch is entry.batches[-1]
+    return ProducerSnapshot.ProducerEntry(
+        producer_id=producer_id,
+        epoch=entry.epoch,
+        last_sequence=batch.last_sequence,
+        last_offset=batch.last_offset,
+        offset_delta=(batch.last_sequence - batch.first_sequence) & SEQUENCE_MAX,
+        timestamp=entry.last_timestamp if is_last else batch.timestamp,
+        coordinator_epoch=entry.coordinator_epoch,
+        current_txn_first_offset=entry.current_txn_first_offset,
+    )
 
 
 def _memory_of(header: BatchHeader, base_offset: int) -> BatchMemory:
