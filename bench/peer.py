@@ -55,6 +55,10 @@ class Peer:
         """End the connection."""
         self.socket.close()
 
+    def receive_frame(self) -> bytes:
+        """Wait for a response; returns it as it came, with the correlation id."""
+        return self._exactly(_SIZE.unpack(self._exactly(_SIZE.size))[0])
+
     def ask(self, request: ApiMessage, version: int, expected: type[_M]) -> _M:
         """Send a request of a version that is not flexible, and return the response.
 
@@ -62,8 +66,7 @@ class Peer:
             ConnectionError: the broker is gone.
         """
         self.socket.sendall(frame_of(request, version))
-        size = _SIZE.unpack(self._exactly(_SIZE.size))[0]
-        return decode(expected, self._exactly(size)[4:], version)
+        return decode(expected, self.receive_frame()[4:], version)
 
     def _exactly(self, size: int) -> bytes:
         data = bytearray()

@@ -5,17 +5,90 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.kafka.real_kafka import KafkaJars, NoKafka, RealKafka
 
-if TYPE_CHECKING:
-    from pathlib import Path
+KAFKA_OPTIONS = (
+    "-Xms1g",
+    "-Xmx1g",
+    "-server",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+    "-XX:MaxInlineLevel=15",
+)
+"""The heap and the options that Kafka's own start script gives a broker."""
 
 _SERVE = (sys.executable, "-c", "from ottla.cli.main import main; main()", "serve")
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A broker's process, as the kernel sees it.
+
+    Attributes:
+        pid: its id.
+    """
+
+    pid: int
+
+    def cpu_s(self) -> float:
+        """Return the processor's time that it has taken, of all its threads."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+    def resident_mb(self) -> float:
+        """Return how much memory it has."""
+        return self._status("VmRSS")
+
+    def peak_mb(self) -> float:
+        """Return the most memory that it had, since `forget_peak`."""
+        return self._status("VmHWM")
+
+    def forget_peak(self) -> None:
+        """Let `peak_mb` begin anew, where the kernel allows that."""
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{self.pid}/clear_refs").write_text("5\n")
+
+    def _status(self, name: str) -> float:
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) / 1024
+        raise LookupError(f"process {self.pid} has ended")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A broker that runs.
+
+    Attributes:
+        name: what it is: "ottla serve" or "kafka".
+        address: "host:port".
+        process: its process.
+        data: the folder with its partitions.
+        settings: how it is set up.
+    """
+
+    name: str
+    address: str
+    process: Process
+    data: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+def raise_descriptors() -> int:
+    """Let this process and those that it starts open as many files as the system allows them."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 @contextlib.contextmanager
@@ -42,6 +115,32 @@ def ottla_serving(
 
 
 @contextlib.contextmanager
+def ottla(
+    folder: Path, durability: str = "os", settings: Mapping[str, str] | None = None
+) -> Iterator[Serving]:
+    """Run `ottla serve` on a folder."""
+    with ottla_serving(folder, durability, settings) as (address, pid):
+        shown = {"durability": durability, **(settings or {})}
+        yield Serving("ottla serve", address, Process(pid), folder, shown)
+
+
+@contextlib.contextmanager
+def kafka(folder: Path, jars: KafkaJars) -> Iterator[Serving]:
+    """Run a real Kafka with its default configs, in a folder that is new or where one ran before.
+
+    It has the heap that its own start script gives it.
+    """
+    folder.mkdir(exist_ok=True)
+    running = RealKafka(jars, folder, java_options=KAFKA_OPTIONS)
+    try:
+        running.start()
+        shown = {"version": version_of(jars), "configs": "default", "java": " ".join(KAFKA_OPTIONS)}
+        yield Serving("kafka", running.address, Process(running.pid), running.data, shown)
+    finally:
+        running.stop()
+
+
+@contextlib.contextmanager
 def kafka_serving(folder: Path, libs: str) -> Iterator[tuple[str | None, str]]:
     """Run a real Kafka; gives its address and its version, or None and why there is none.
 
@@ -54,16 +153,11 @@ def kafka_serving(folder: Path, libs: str) -> Iterator[tuple[str | None, str]]:
     except NoKafka as error:
         yield None, str(error)
         return
-    folder.mkdir()
-    kafka = RealKafka(jars, folder)
-    try:
-        kafka.start()
-        yield kafka.address, _version(jars)
-    finally:
-        kafka.stop()
+    with kafka(folder, jars) as serving:
+        yield serving.address, serving.settings["version"]
 
 
-def _version(jars: KafkaJars) -> str:
+def version_of(jars: KafkaJars) -> str:
     """Return the versions of Kafka and of its Java."""
     name = next(jars.libs.glob("kafka-clients-*.jar")).name
     found = re.search(r"kafka-clients-(.+)\.jar", name)
