@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ CANNOT_WAIT = {"kafka-python"}
 """Clients of which some never come back when the broker was away: in version 3.0.12 kafka-python's
 loop may stand still after "Looking up coordinator", with no connection. They leave before that, and
 others begin where they ended."""
+_LOADING = {
+    confluent_kafka.KafkaError.NOT_COORDINATOR,
+    confluent_kafka.KafkaError.COORDINATOR_NOT_AVAILABLE,
+    confluent_kafka.KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+_AGAIN_S = 0.1
 _ROOT = Path(__file__).parent.parent.parent
 
 
@@ -199,11 +206,20 @@ class Writer:
 
 
 def committed(address: str, topic: str, partitions: int) -> list[int]:
-    """Return what the group of a topic's name has committed for each partition."""
+    """Return what the group of a topic's name has committed for each partition.
+
+    A broker that has just started may not know its groups yet; it is asked again then.
+    """
     consumer = confluent_kafka.Consumer({"bootstrap.servers": address, "group.id": topic})
     asked = [confluent_kafka.TopicPartition(topic, each) for each in range(partitions)]
+    deadline = time.monotonic() + PATIENCE_S
     try:
-        found = [each.offset for each in consumer.committed(asked, PATIENCE_S)]
+        while True:
+            try:
+                return [each.offset for each in consumer.committed(asked, PATIENCE_S)]
+            except confluent_kafka.KafkaException as error:
+                if error.args[0].code() not in _LOADING or time.monotonic() > deadline:
+                    raise
+            threading.Event().wait(_AGAIN_S)
     finally:
         consumer.close()
-    return found

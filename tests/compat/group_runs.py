@@ -28,6 +28,7 @@ from tests.kafka.real_kafka import KafkaJars, RealKafka
 PARTITIONS = 12
 _TOPIC = "g"
 _REST_S = 3.0
+_RESTS = 5
 _STEP_S = 0.2
 _PHASES = 5
 _SETTINGS = {
@@ -96,8 +97,8 @@ class Row:
         missing: records that nobody has seen.
         again: how many were seen more than once, which at least once allows.
         jumps: how often a member went over records of a partition that it kept.
-        changes: how often a member's assignment changed, from the first join to the last restart.
-        restless: how often one changed afterwards, when nothing happened any more.
+        changes: how often a member's assignment changed, until the group had come to rest.
+        restless: how often one still changed when nothing had happened for a while.
         uncommitted: records that are not below the committed offsets at the end.
         forgotten: committed offsets that were gone after a last `kill -9` of the broker.
         seconds: how long it took.
@@ -201,11 +202,9 @@ def run(cast: Cast, records: int, broker: Restartable) -> Row:
     try:
         _live(crowd, writer, broker, cast, phase)
         ends = [len(writer.written) // PARTITIONS] * PARTITIONS
-        calm = crowd.changes
-        threading.Event().wait(_REST_S)
-        row.restless = crowd.changes - calm
+        row.restless = _rest(crowd)
+        row.changes = crowd.changes
         crowd.stop()
-        row.changes = calm
         found = committed(broker.address, _TOPIC, PARTITIONS)
         row.uncommitted = sum(end - max(at, 0) for end, at in zip(ends, found, strict=True))
         broker.stop(signal.SIGKILL)
@@ -250,6 +249,16 @@ def _live(crowd: Crowd, writer: Writer, broker: Restartable, cast: Cast, phase: 
     written_while(joined)
     written_while(lambda: restarted(signal.SIGTERM))
     written_while(lambda: restarted(signal.SIGKILL))
+
+
+def _rest(crowd: Crowd) -> int:
+    """Wait until no assignment changes for a while; return how often they did at the very end."""
+    for _ in range(_RESTS):
+        before = crowd.changes
+        threading.Event().wait(_REST_S)
+        if (changes := crowd.changes - before) == 0:
+            break
+    return changes
 
 
 @contextlib.contextmanager
