@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -10,7 +11,7 @@ import aiokafka
 import uvloop
 from aiokafka import TopicPartition
 
-from bench.clients.task import WARM_UP, Result, Task, checksum_of, main, values_of
+from bench.clients.task import WARM_UP, Result, Task, checksum_of, group_of, main, values_of
 
 _WAIT_MS = 1000
 
@@ -98,6 +99,23 @@ async def _consumer(task: Task) -> AsyncIterator[Any]:
         await consumer.stop()
 
 
+async def first_of_groups(task: Task) -> Result:
+    """Subscribe in group after group, and wait for the first record of each."""
+    result = Result()
+    for number in range(task.count):
+        consumer = aiokafka.AIOKafkaConsumer(
+            bootstrap_servers=task.address, group_id=group_of(task, number), **task.settings
+        )
+        await consumer.start()
+        begin = time.perf_counter_ns()
+        consumer.subscribe([task.topic])
+        while not await consumer.getmany(timeout_ms=_WAIT_MS):
+            pass
+        result.taken_us.append((time.perf_counter_ns() - begin) / 1000)
+        await consumer.stop()
+    return result
+
+
 def _on_a_loop(work: Callable[[Task], Coroutine[Any, Any, Result]]) -> Callable[[Task], Result]:
     return lambda task: uvloop.run(work(task))
 
@@ -108,5 +126,6 @@ if __name__ == "__main__":
             "produce": _on_a_loop(produce),
             "produce_many": _on_a_loop(produce_many),
             "consume": _on_a_loop(consume),
+            "first_of_groups": _on_a_loop(first_of_groups),
         }
     )

@@ -7,7 +7,16 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
-from bench.clients.task import WARM_UP, Result, Task, checksum_of, main, singles, values_of
+from bench.clients.task import (
+    WARM_UP,
+    Result,
+    Task,
+    checksum_of,
+    group_of,
+    main,
+    singles,
+    values_of,
+)
 
 _AT_ONCE = 1000
 """How many messages a call of `consume` asks for: more of them were slower."""
@@ -97,6 +106,23 @@ def _consumed(consumer: confluent_kafka.Consumer, count: int) -> list[Any]:
     return messages
 
 
+def first_of_groups(task: Task) -> Result:
+    """Subscribe in group after group, and wait for the first record of each."""
+    result = Result()
+    for number in range(task.count):
+        consumer = confluent_kafka.Consumer(
+            {"bootstrap.servers": task.address, "group.id": group_of(task, number), **task.settings}
+        )
+
+        def first(consumer: confluent_kafka.Consumer = consumer) -> None:
+            consumer.subscribe([task.topic])
+            _consumed(consumer, 1)
+
+        singles(1, first, result)
+        consumer.close()
+    return result
+
+
 def _checksum(task: Task) -> int:
     consumer = _consumer(task)
     read = total = 0
@@ -115,5 +141,6 @@ if __name__ == "__main__":
             "produce_many": produce_many,
             "singles": single_sends,
             "consume": consume,
+            "first_of_groups": first_of_groups,
         }
     )

@@ -6,8 +6,19 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 
-from bench.clients.task import WARM_UP, Result, Task, checksum_of, main, singles, values_of
+from bench.clients.task import (
+    WARM_UP,
+    Result,
+    Task,
+    checksum_of,
+    group_of,
+    main,
+    singles,
+    values_of,
+)
 from ottla import Broker, Consumer, Producer
+
+_WAIT_S = 1.0
 
 
 @contextlib.contextmanager
@@ -81,6 +92,21 @@ def consume(task: Task) -> Result:
     return result
 
 
+def first_of_groups(task: Task) -> Result:
+    """Subscribe in group after group, and wait for the first record of each."""
+    result = Result()
+    for number in range(task.count):
+        with Consumer(task.address, group=group_of(task, number), **task.settings) as consumer:
+
+            def first(consumer: Consumer = consumer) -> None:
+                consumer.subscribe(task.topic)
+                while not consumer.poll(_WAIT_S):
+                    pass
+
+            singles(1, first, result)
+    return result
+
+
 if __name__ == "__main__":
     main(
         {
@@ -88,5 +114,6 @@ if __name__ == "__main__":
             "produce_many": produce_many,
             "singles": single_sends,
             "consume": consume,
+            "first_of_groups": first_of_groups,
         }
     )

@@ -161,6 +161,11 @@ def singles(count: int, single: Callable[[], object], result: Result) -> None:
         taken.append((clock() - begin) / 1000)
 
 
+def group_of(task: Task, number: int) -> str:
+    """Return the name of a group that there has not been yet."""
+    return f"{task.topic}-{os.getpid()}-{number}"
+
+
 def main(works: dict[str, Work], args: Sequence[str] | None = None) -> None:
     """Do what the command line says, and print what came of it."""
     name, text = sys.argv[1:] if args is None else args
