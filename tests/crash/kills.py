@@ -108,6 +108,14 @@ def bad(row: Row, problem: str) -> None:
     _note(row, problem)
 
 
+def close(load: Load, row: Row) -> bool:
+    """Let go of a load, with what is wrong with that; returns whether somebody in it hangs."""
+    load.close()
+    for text in load.problems:
+        bad(row, text)
+    return load.hangs
+
+
 def _note(row: Row, problem: str) -> None:
     row.problems.append(problem)
     tell(f"{row.what}: {problem}")
@@ -186,7 +194,7 @@ class Kills:
         try:
             broker.start()
             for number in range(self._rounds):
-                if self.row.tried < self._cycles:
+                if self.row.tried < self._cycles and not load.hangs:
                     self._run_round(broker, load, str(number))
             if broker.stop() != 0:
                 bad(self.row, f"it did not stop: {broker.last_words()}")
@@ -195,7 +203,7 @@ class Kills:
             self._is_over = True
         finally:
             self._end(broker)
-            load.close()
+            self._is_over |= close(load, self.row)
             if self._late is not None:
                 self._late.close()
                 self._late = None

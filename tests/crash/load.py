@@ -13,30 +13,37 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 import threading
+import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
 
-import confluent_kafka
-
-from ottla import Admin, Consumer, Producer
+from ottla import Admin, Consumer
 from ottla.client import node
-from ottla.errors import BrokerUnavailable, DeliveryError, KafkaError, OutcomeUnknown, Timeout
-from tests.crash.history import FAIL, INFO, OK, Found, History, Place, Poll, Send
+from ottla.errors import BrokerUnavailable, KafkaError, Timeout
+from tests.crash.clients import (
+    BACKOFF_MS,
+    FLUSH_TIMEOUT_S,
+    MOMENT_S,
+    RETRY_MS,
+    Client,
+    Librdkafka,
+    Ours,
+)
+from tests.crash.history import INFO, OK, Found, History, Place, Poll, Send
 
-FLUSH_TIMEOUT_S = 30.0
-RETRY_MS = 10
-BACKOFF_MS = 50.0
-"""How long clients wait at most before they connect again: less than usual, to hit more moments."""
+END_TIMEOUT_S = 2 * FLUSH_TIMEOUT_S
+"""How long all together may take to end: whoever is not done by then hangs."""
 
+_CLOSE_TIMEOUT_S = 10.0
 _KEYS = 16
 _BURST_MAX = 12
 _POLL_S = 0.1
-_MOMENT_S = 0.02
 _TRIM_EVERY_S = 0.05
 
 
@@ -71,98 +78,6 @@ class Topic:
         return [(self.name, partition) for partition in range(self.partitions)]
 
 
-class Client(Protocol):
-    """A producer, of whatever make."""
-
-    def send(self, send: Send, told: Callable[[str, int], None]) -> None:
-        """Send a record, and have `told` called with its outcome and its offset."""
-        ...
-
-    def poll(self) -> None:
-        """Let it call what it has to, where it has no thread that does."""
-        ...
-
-    def flush(self) -> None:
-        """Wait until everything has an outcome."""
-        ...
-
-    def close(self) -> None:
-        """Let go of it, whatever has no outcome yet."""
-        ...
-
-
-class Ours:
-    """A producer of ours."""
-
-    def __init__(self, address: str, **settings: Any) -> None:
-        self._producer = Producer(address, retry_backoff_ms=RETRY_MS, **settings)
-
-    def send(self, send: Send, told: Callable[[str, int], None]) -> None:
-        topic, partition = send.place
-
-        def on_delivery(delivery: Any) -> None:
-            if delivery.state == "stored":
-                told(OK, -1 if delivery.offset is None else delivery.offset)
-            else:
-                told(INFO if isinstance(delivery.batch.error, OutcomeUnknown) else FAIL, -1)
-
-        self._producer.send(
-            topic, send.value, send.key, partition=partition, on_delivery=on_delivery
-        )
-
-    def poll(self) -> None:
-        pass
-
-    def flush(self) -> None:
-        with suppress(DeliveryError):  # each record's outcome is told
-            self._producer.flush(FLUSH_TIMEOUT_S)
-
-    def close(self) -> None:
-        with suppress(DeliveryError):
-            self._producer.close(0)
-
-
-class Librdkafka:
-    """confluent-kafka's producer."""
-
-    def __init__(self, address: str, **settings: Any) -> None:
-        self._producer = confluent_kafka.Producer(
-            {
-                "bootstrap.servers": address,
-                "enable.idempotence": True,
-                "reconnect.backoff.ms": RETRY_MS,
-                "reconnect.backoff.max.ms": int(BACKOFF_MS),
-                "retry.backoff.ms": RETRY_MS,
-                "log_level": 0,
-                **settings,
-            }
-        )
-
-    def send(self, send: Send, told: Callable[[str, int], None]) -> None:
-        topic, partition = send.place
-
-        def on_delivery(error: Any, message: Any) -> None:
-            if error is None:
-                told(OK, message.offset())
-            else:
-                told(INFO, -1)
-
-        self._producer.produce(
-            topic, send.value, send.key, partition=partition, on_delivery=on_delivery
-        )
-        self._producer.poll(0)
-
-    def poll(self) -> None:
-        self._producer.poll(_MOMENT_S)
-
-    def flush(self) -> None:
-        self._producer.flush(FLUSH_TIMEOUT_S)
-
-    def close(self) -> None:
-        self._producer.purge()
-        self._producer.flush(FLUSH_TIMEOUT_S)
-
-
 class Writer:
     """Writes to all of some partitions, in a thread for each stretch of work.
 
@@ -195,8 +110,10 @@ class Writer:
         while not load.ending.is_set():
             place = chance.choice(places)
             for _ in range(chance.randint(1, _BURST_MAX)):
-                while not room.acquire(timeout=_MOMENT_S):
+                while not room.acquire(timeout=MOMENT_S):
                     self.client.poll()
+                    if load.ending.is_set():
+                        return self._settle(load)
                 key = b"%d" % chance.randrange(_KEYS) if place[0] in compacted else None
                 send = Send(self.name, place, self._value(place, chance), key)
                 sends.append(send)
@@ -207,9 +124,20 @@ class Writer:
                 if self._flush_every and unflushed >= self._flush_every:
                     self.client.flush()
                     unflushed = 0
+        return self._settle(load)
+
+    def _settle(self, load: Load) -> None:
         self.client.flush()
         if self._untold:
-            load.problems.append(f"{self.name}: {self._untold} sends without an outcome")
+            load.complain(self, f"{self._untold} sends without an outcome")
+
+    def abandon(self) -> None:
+        """Have `run` end soon, without the outcome of everything."""
+        self.client.abandon()
+
+    def close(self) -> None:
+        """Let go of the client; nobody may be in `run`."""
+        self.client.close()
 
     def _value(self, place: Place, chance: random.Random) -> bytes:
         value = b"%s %d %d " % (self.name.encode(), place[1], next(self._numbers[place]))
@@ -262,10 +190,10 @@ class Reader:
             try:
                 records = self._consumer.poll(_POLL_S)
             except (BrokerUnavailable, Timeout):
-                load.ending.wait(_MOMENT_S)
+                load.ending.wait(MOMENT_S)
                 continue
             except KafkaError as error:
-                load.problems.append(f"{self.name}: {error}")
+                load.complain(self, str(error))
                 return
             if load.doubted.is_set() or doubts != load.doubts:
                 continue
@@ -277,13 +205,18 @@ class Reader:
                 polls.append(Poll(f"{self.name} {doubts}", place, some))
                 load.ends[place] = some[-1].offset + 1
 
+    def abandon(self) -> None:
+        """Have `run` end soon: it does anyway."""
+
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection; nobody may be in `run`."""
         self._consumer.close()
 
 
 class Trimmer:
     """Deletes records from the beginning of some topics, and notes what was confirmed."""
+
+    name = "trimmer"
 
     def __init__(self, address: str) -> None:
         self._admin = Admin(address, timeout=5.0, retry_backoff_ms=RETRY_MS)
@@ -304,9 +237,15 @@ class Trimmer:
             if not load.doubted.is_set():
                 self.confirmed[place] = max(self.confirmed.get(place, 0), start)
 
+    def abandon(self) -> None:
+        """Have `run` end soon: it does anyway."""
+
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection; nobody may be in `run`."""
         self._admin.close()
+
+
+Worker = Writer | Reader | Trimmer
 
 
 class Load:
@@ -325,6 +264,7 @@ class Load:
         doubted: set while nothing counts that is told; see `doubt`.
         doubts: how often it was.
         problems: what should not have happened, in words.
+        hangs: whether somebody did not end, and nothing may begin any more.
     """
 
     def __init__(self, address: str, seed: int, *, with_librdkafka: bool = False) -> None:
@@ -335,13 +275,15 @@ class Load:
         self.doubted = threading.Event()
         self.doubts = 0
         self.problems: list[str] = []
+        self.hangs = False
         self._chance = random.Random(seed)
         self._address = address
         self._writers = _writers(address, with_librdkafka)
         self._strict = Reader(address, "strict", "none")
         self._lenient = Reader(address, "lenient", "earliest")
         self._trimmer = Trimmer(address)
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[Worker, threading.Thread] = {}
+        self._abandoned: set[Worker] = set()
         self._sends: list[list[Send]] = []
         self._polls: list[list[Poll]] = []
 
@@ -360,24 +302,41 @@ class Load:
         short = [place for topic in moving for place in topic.places]
         trimmed = [place for topic in topics if topic.is_trimmed for place in topic.places]
         for writer, sends in zip(self._writers, self._sends, strict=True):
-            self._run(writer.run, self, random.Random(self._chance.random()), sends)
-        self._run(self._strict.run, self, whole, self._polls[0])
+            self._run(writer, writer.run, self, random.Random(self._chance.random()), sends)
+        self._run(self._strict, self._strict.run, self, whole, self._polls[0])
         if short:
-            self._run(self._lenient.run, self, short, self._polls[1])
+            self._run(self._lenient, self._lenient.run, self, short, self._polls[1])
         if trimmed:
-            self._run(self._trimmer.run, self, random.Random(self._chance.random()), trimmed)
+            chance = random.Random(self._chance.random())
+            self._run(self._trimmer, self._trimmer.run, self, chance, trimmed)
 
-    def _run(self, what: Callable[..., None], *arguments: object) -> None:
-        def run() -> None:
+    def _run(self, who: Worker, run: Callable[..., None], *arguments: object) -> None:
+        def run_and_tell() -> None:
             try:
-                what(*arguments)
+                run(*arguments)
             except Exception as error:
                 where = traceback.extract_tb(error.__traceback__)[-1]
-                self.problems.append(f"{what}: {error!r} at {where.filename}:{where.lineno}")
+                self.complain(who, f"{error!r} at {where.filename}:{where.lineno}")
 
-        thread = threading.Thread(target=run, name=str(what), daemon=True)
-        self._threads.append(thread)
+        thread = threading.Thread(target=run_and_tell, name=who.name, daemon=True)
+        self._threads[who] = thread
         thread.start()
+
+    def _join(self, timeout_s: float) -> bool:
+        """Wait until all have ended; tells of those that have not, and whether there are none."""
+        deadline = time.monotonic() + timeout_s
+        for who, thread in list(self._threads.items()):
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                self.problems.append(f"{who.name} hangs{_where(thread)}")
+            else:
+                del self._threads[who]
+        return not self._threads
+
+    def complain(self, who: Worker, problem: str) -> None:
+        """Take note of a problem, but not of what comes of being abandoned."""
+        if who not in self._abandoned:
+            self.problems.append(f"{who.name}: {problem}")
 
     def wait_for_an_answer(self, timeout_s: float) -> bool:
         """Wait until something more is acknowledged."""
@@ -399,11 +358,7 @@ class Load:
         The broker must be serving, and what is there at the end is not in the history yet.
         """
         self.ending.set()
-        for thread in self._threads:
-            thread.join(2 * FLUSH_TIMEOUT_S)
-            if thread.is_alive():
-                self.problems.append(f"{thread.name} hangs")
-        self._threads.clear()
+        self.hangs = not self._join(END_TIMEOUT_S)
         return History(
             list(itertools.chain(*self._sends)),
             list(itertools.chain(*self._polls)),
@@ -442,12 +397,29 @@ class Load:
             self.problems.append(f"{place} begins at {start}, not between {least} and {most}")
 
     def close(self) -> None:
-        """Let go of all clients, whatever they are doing."""
+        """Let go of all clients, whatever they are doing; it does not hang, whatever they do.
+
+        One that a thread is still in stays open, which is a problem: with librdkafka's, a second
+        thread may wait for ever for what the first one holds.
+        """
         self.ending.set()
-        for writer in self._writers:
-            writer.client.close()
-        for each in (self._strict, self._lenient, self._trimmer):
-            each.close()
+        self._abandoned.update(self._threads)
+        for who in self._abandoned:
+            threading.Thread(target=who.abandon, daemon=True).start()
+        self.hangs |= not self._join(_CLOSE_TIMEOUT_S)
+        hanging, self._threads = self._threads, {}
+        workers: list[Worker] = [*self._writers, self._strict, self._lenient, self._trimmer]
+        for each in workers:
+            if each not in hanging:
+                self._run(each, each.close)
+        self.hangs |= not self._join(END_TIMEOUT_S)
+
+
+def _where(thread: threading.Thread) -> str:
+    """Tell where a thread is."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    stack = traceback.extract_stack(frame) if frame is not None else []
+    return "".join(f", {each.name} ({Path(each.filename).name}:{each.lineno})" for each in stack)
 
 
 def _writers(address: str, with_librdkafka: bool) -> list[Writer]:

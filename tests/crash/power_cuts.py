@@ -33,7 +33,7 @@ from pathlib import Path
 
 from tests.compat.serving import COMMAND
 from tests.crash.history import judge
-from tests.crash.kills import SETTINGS, add, bad, pause, scratch, tell
+from tests.crash.kills import SETTINGS, add, bad, close, pause, scratch, tell
 from tests.crash.load import Load, Topic, connecting_soon
 from tests.crash.process import BrokerProcess, DidNotStart
 from tests.crash.report import Row
@@ -213,7 +213,7 @@ class PowerCuts:
         try:
             broker.start()
             for number in range(ROUNDS_AN_IMAGE):
-                if self.row.tried < self._cycles:
+                if self.row.tried < self._cycles and not load.hangs:
                     self._run_round(broker, load, image, str(number))
             if broker.stop() != 0:
                 bad(self.row, f"it did not stop: {broker.last_words()}")
@@ -222,7 +222,7 @@ class PowerCuts:
             self._is_over = True
         finally:
             broker.kill()
-            load.close()
+            self._is_over |= close(load, self.row)
 
     def _run_round(self, broker: BrokerProcess, load: Load, image: Image, name: str) -> None:
         load.begin(topics_of(name))
