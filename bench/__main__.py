@@ -78,7 +78,7 @@ def chosen_cases(options: Options, numbers: list[str]) -> list[Case | NotRun]:
 
 def _order(case: Case | NotRun) -> tuple[int, int]:
     digits = "".join(each for each in case.number if each.isdigit())
-    kinds = "CBLS"
+    kinds = "CBLSG"
     kind = kinds.find(case.number[:1]) if digits else -1
     return (kind if kind >= 0 else len(kinds), int(digits or 0))
 

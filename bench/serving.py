@@ -10,9 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bench.resources import Process
 from tests.kafka.real_kafka import KafkaJars, NoKafka, RealKafka
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KAFKA_OPTIONS = (
     "-Xms1g",
@@ -27,42 +31,6 @@ KAFKA_OPTIONS = (
 """The heap and the options that Kafka's own start script gives a broker."""
 
 _SERVE = (sys.executable, "-c", "from ottla.cli.main import main; main()", "serve")
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True)
-class Process:
-    """A broker's process, as the kernel sees it.
-
-    Attributes:
-        pid: its id.
-    """
-
-    pid: int
-
-    def cpu_s(self) -> float:
-        """Return the processor's time that it has taken, of all its threads."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * _TICK_S
-
-    def resident_mb(self) -> float:
-        """Return how much memory it has."""
-        return self._status("VmRSS")
-
-    def peak_mb(self) -> float:
-        """Return the most memory that it had, since `forget_peak`."""
-        return self._status("VmHWM")
-
-    def forget_peak(self) -> None:
-        """Let `peak_mb` begin anew, where the kernel allows that."""
-        with contextlib.suppress(OSError):
-            Path(f"/proc/{self.pid}/clear_refs").write_text("5\n")
-
-    def _status(self, name: str) -> float:
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) / 1024
-        raise LookupError(f"process {self.pid} has ended")
 
 
 @dataclass(frozen=True)

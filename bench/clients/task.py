@@ -18,13 +18,12 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
+
+from bench.resources import Process
 
 WARM_UP = b"the first record, before the clock runs"
 
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_PEAK_RESET = "5"
 _CHECKSUM_MASK = (1 << 64) - 1
 
 
@@ -86,41 +85,23 @@ class Result:
     @contextlib.contextmanager
     def clock(self, broker_pid: int) -> Iterator[None]:
         """Measure what is done inside."""
-        if broker_pid:
-            with contextlib.suppress(OSError):  # the broker belongs to somebody else
-                Path(f"/proc/{broker_pid}/clear_refs").write_text(_PEAK_RESET)
-        broker_before = _cpu_s_of(broker_pid)
-        before = os.times()
+        client, broker = Process(os.getpid()), Process(broker_pid) if broker_pid else None
+        broker_before = 0.0
+        if broker is not None:
+            broker.forget_peak()
+            broker_before = broker.cpu_s()
+        client_before = client.cpu_s()
         begin = time.perf_counter()
         yield
         self.seconds = time.perf_counter() - begin
-        after = os.times()
-        self.client_cpu_s = after.user + after.system - before.user - before.system
-        self.broker_cpu_s = _cpu_s_of(broker_pid) - broker_before
-        self.peak_mb = peak_mb_of(os.getpid())
-        self.broker_peak_mb = peak_mb_of(broker_pid)
+        self.client_cpu_s = client.cpu_s() - client_before
+        self.peak_mb = client.peak_mb()
+        if broker is not None:
+            self.broker_cpu_s = broker.cpu_s() - broker_before
+            self.broker_peak_mb = broker.peak_mb()
 
 
 Work = Callable[[Task], Result]
-
-
-def _cpu_s_of(pid: int) -> float:
-    """Return the processor time that a process has taken so far."""
-    if not pid:
-        return 0.0
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-
-
-def peak_mb_of(pid: int) -> float:
-    """Return the most memory that a process had resident."""
-    if not pid:
-        return 0.0
-    # Not `ru_maxrss`: that of a new process begins with what its parent had.
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1000
-    return 0.0
 
 
 def values_of(task: Task) -> list[bytes]:
