@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ottla.client.consumer import Consumer
     from ottla.client.consumer import Consumer as KafkaConsumer
     from ottla.client.delivery import Delivery, RecordMetadata
+    from ottla.client.membership import SubscriptionPattern
     from ottla.client.producer import Producer
     from ottla.client.producer import Producer as KafkaProducer
     from ottla.errors import KafkaError
@@ -33,6 +34,7 @@ _EXPORTS = {
     "Producer": ("ottla.client.producer", "Producer"),
     "Record": ("ottla.records.batch", "Record"),
     "RecordMetadata": ("ottla.client.delivery", "RecordMetadata"),
+    "SubscriptionPattern": ("ottla.client.membership", "SubscriptionPattern"),
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "Producer",
     "Record",
     "RecordMetadata",
+    "SubscriptionPattern",
     "__version__",
 ]
 

@@ -11,8 +11,25 @@ from ottla.client.lookup import TopicPartition
 
 PATIENCE_S = 60
 T0, T1 = TopicPartition("t", 0), TopicPartition("t", 1)
-QUICK: dict[str, Any] = {"heartbeat_interval_ms": 50, "session_timeout_ms": 1000}
+HEARTBEAT_MS = 50
+SESSION_MS = 1000
+QUICK: dict[str, Any] = {
+    "heartbeat_interval_ms": HEARTBEAT_MS,
+    "session_timeout_ms": SESSION_MS,
+}
 """A member that learns of a rebalance soon, and is missed soon."""
+
+QUICK_MEMBERS: dict[str, dict[str, Any]] = {
+    "classic": {"group_protocol": "classic", **QUICK},
+    "consumer": {"group_protocol": "consumer"},
+}
+"""The same for both protocols, with a broker of these settings."""
+
+QUICK_BROKER = {
+    "group.min.session.timeout.ms": "100",
+    "group.consumer.session.timeout.ms": str(SESSION_MS),
+    "group.consumer.heartbeat.interval.ms": str(HEARTBEAT_MS),
+}
 
 
 def create(address: object, topic: str = "t", partitions: int = 2) -> None:

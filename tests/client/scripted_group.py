@@ -62,12 +62,15 @@ class GroupScript:
     """A consumer's core in a group, with a test for a coordinator and for a user.
 
     Attributes:
+        versions: the APIs that the broker has.
         waiting: the group's requests that wait for the test's answer.
         sent: the names of all group requests, in order.
         committed: what the group has committed, by partition.
         changes: what the user was told, as (kind, partitions).
         finder_error: what FindCoordinator is answered with.
     """
+
+    versions = VERSIONS
 
     def __init__(self, *topics: str, partitions: int = 4, **settings: Any) -> None:
         self.clock = ManualClock()
@@ -261,7 +264,7 @@ class GroupScript:
             api = ApiVersionsResponse.ApiVersion
             keys = [
                 api(api_key=key, min_version=low, max_version=high)
-                for key, (low, high) in VERSIONS.items()
+                for key, (low, high) in self.versions.items()
             ]
             return ApiVersionsResponse(api_keys=keys)
         if isinstance(request, MetadataRequest):

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from ottla.client.assignors import Subscription, decode_subscription
-from ottla.client.membership import State
+from ottla.client.classic_membership import State
 from ottla.client.offsets import OffsetAndMetadata
 from ottla.errors import CommitFailed, FencedMember, codes
 from ottla.errors.broker import GroupAuthorizationFailed, InconsistentGroupProtocol

@@ -22,6 +22,10 @@ ACKS_ALL = -1
 ASSIGNOR_NAMES = ("cooperative-sticky", "range", "roundrobin")
 """The names of `ottla.client.assignors.ASSIGNORS`; what is compiled must not load those."""
 
+GROUP_PROTOCOLS = ("classic", "consumer")
+_CLASSIC_ONLY = ("session_timeout_ms", "heartbeat_interval_ms", "partition_assignment_strategy")
+"""What the members of a classic group choose, and in the consumer protocol the broker."""
+
 STARTUP_TIMEOUT_MS = 5000.0
 """How long a broker that was never reached is tried, unless the user says otherwise."""
 
@@ -155,16 +159,22 @@ class ConsumerConfig(ClientConfig):
             error, see `ottla.client.poison.dead_letters`. The position moves on in any case.
         group_id: the group; None for none. The same as `group`.
         group_instance_id: makes it a static member, which keeps its partitions for
-            `session_timeout_ms` when it is stopped and started again (KIP-345).
-        session_timeout_ms: a member that is not heard of for so long is out.
+            a session when it is stopped and started again (KIP-345).
+        group_protocol: "consumer", where the broker assigns the partitions (KIP-848), or "classic";
+            None for the first where the broker and the group have it, unless one of the three
+            settings is given that only the second has.
+        group_remote_assignor: by whom the broker has them assigned, with "consumer": "uniform",
+            "range", or another one that it has; None for the first of its own.
+        session_timeout_ms: a member that is not heard of for so long is out; with "classic", as
+            the next one: with "consumer" both are the broker's to choose.
         heartbeat_interval_ms: how often it is heard of.
         max_poll_interval_ms: a member that does not ask for records for so long leaves: it logs
             that, and joins again when it polls again. A rebalance waits for members that long.
         enable_auto_commit: whether what was finished is committed by itself: what was given before
             the current poll, or before the record that an iterator has given last.
         auto_commit_interval_ms: how often.
-        partition_assignment_strategy: the assignors that it offers, the best one first:
-            "cooperative-sticky", "range", "roundrobin".
+        partition_assignment_strategy: with "classic" the assignors that it offers, the best one
+            first: "cooperative-sticky", "range", "roundrobin".
         trace: whether it is recorded when what was fetched.
     """
 
@@ -180,6 +190,8 @@ class ConsumerConfig(ClientConfig):
     on_poison: str | Callable[[DeserializationFailed], object] = "raise"
     group_id: str | None = None
     group_instance_id: str | None = None
+    group_protocol: str | None = None
+    group_remote_assignor: str | None = None
     session_timeout_ms: float = 45_000
     heartbeat_interval_ms: float = 3000
     max_poll_interval_ms: float = 300_000
@@ -193,6 +205,19 @@ class ConsumerConfig(ClientConfig):
         """The names of the assignors."""
         given = self.partition_assignment_strategy
         return tuple(given.split(",")) if isinstance(given, str) else tuple(given)
+
+    @property
+    def protocol(self) -> str | None:
+        """The protocol that was chosen, by name or by what else was; None for none."""
+        if self.group_protocol is not None:
+            return self.group_protocol
+        if self._changed(_CLASSIC_ONLY):
+            return "classic"
+        return None if self.group_remote_assignor is None else "consumer"
+
+    def _changed(self, names: Sequence[str]) -> list[str]:
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        return [name for name in names if getattr(self, name) != fields[name]]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -212,7 +237,23 @@ class ConsumerConfig(ClientConfig):
                 "or 'none'"
             )
 
+    def _check_protocol(self) -> None:
+        given = self.group_protocol
+        if given is not None and given not in GROUP_PROTOCOLS:
+            raise ConfigError(
+                f"group_protocol={given!r}: it must be 'classic' or 'consumer', or left out"
+            )
+        classic = self._changed(_CLASSIC_ONLY)
+        if classic and (given == "consumer" or self.group_remote_assignor is not None):
+            raise ConfigError(
+                f"{classic[0]} is for group_protocol='classic'; in the consumer protocol the "
+                "broker chooses it"
+            )
+        if given == "classic" and self.group_remote_assignor is not None:
+            raise ConfigError("group_remote_assignor is for group_protocol='consumer'")
+
     def _check_group(self) -> None:
+        self._check_protocol()
         unknown = [name for name in self.assignors if name not in ASSIGNOR_NAMES]
         if unknown or not self.assignors:
             known = ", ".join(repr(name) for name in ASSIGNOR_NAMES)

@@ -23,6 +23,7 @@ from ottla.client.committing import Committing
 from ottla.client.config import ConsumerConfig, make_config
 from ottla.client.consumer_core import ConsumerCore, Milliseconds
 from ottla.client.lookup import EARLIEST, LATEST, Lookup, TopicPartition
+from ottla.client.membership import SubscriptionPattern
 from ottla.client.rebalancing import Listeners, Rebalancing
 from ottla.client.using import Using
 from ottla.clock import SYSTEM
@@ -110,7 +111,7 @@ class Consumer(Committing):
 
     def subscribe(
         self,
-        topics: str | re.Pattern[str] | Iterable[str],
+        topics: str | re.Pattern[str] | SubscriptionPattern | Iterable[str],
         *,
         on_assigned: Listener | None = None,
         on_revoked: Listener | None = None,
@@ -124,7 +125,8 @@ class Consumer(Committing):
         Args:
             topics: their names, or a regular expression that is searched for in all names; topics
                 that are created later are found when metadata is asked for again
-                (`metadata_max_age_ms`).
+                (`metadata_max_age_ms`). A `SubscriptionPattern` is matched by the broker, which
+                sees such topics at once; it needs a group of the consumer protocol.
             on_assigned: is called when partitions are assigned; it may seek in them.
             on_revoked: is called before partitions are given back; they can be committed until it
                 returns.
@@ -132,18 +134,23 @@ class Consumer(Committing):
                 `on_revoked` is.
         """
         pattern = topics if isinstance(topics, re.Pattern) else None
+        broker_pattern = ""
         wanted: list[str] = []
         if isinstance(topics, str):
             wanted = [topics]
+        elif isinstance(topics, SubscriptionPattern):
+            broker_pattern = topics.pattern
+            if self._core.group is None:
+                raise ConfigError("a SubscriptionPattern needs a group")
         elif not isinstance(topics, re.Pattern):
             wanted = list(topics)
         _check_topics(wanted)
-        if not wanted and pattern is None:
+        if not wanted and pattern is None and not broker_pattern:
             raise ConfigError("no topic to subscribe to")
         with self._using, self._driver.held():
             self._rebalancing.listeners = Listeners(on_assigned, on_revoked, on_lost)
             self._ends.clear()
-            self._core.subscribe(wanted, pattern)
+            self._core.subscribe(wanted, pattern, broker_pattern)
 
     def assign(self, partitions: Iterable[tuple[str, int]]) -> None:
         """Read exactly these partitions, those that are new from `start` on.
@@ -344,7 +351,7 @@ class Consumer(Committing):
         core, fetcher = self._core, self._fetcher
         core.attention = False
         core.handing.finish()
-        if not fetcher.partitions and not core.topics and core.pattern is None:
+        if not fetcher.partitions and not core.is_subscribed:
             raise ClientError(
                 "nothing is assigned", next_steps=("Give topics, or call assign() before poll().",)
             )

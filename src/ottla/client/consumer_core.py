@@ -87,6 +87,7 @@ class ConsumerCore:
             self.group = Group(config.group_id, self.cluster, config, clock)
         self.topics: list[str] = []
         self.pattern: re.Pattern[str] | None = None
+        self.broker_pattern = ""
         self.attention = False
         self.handing: Handing = NOTHING
         self.ended: list[Callable[[], object]] = []
@@ -160,9 +161,16 @@ class ConsumerCore:
 
     # -- what to read
 
-    def subscribe(self, topics: list[str], pattern: re.Pattern[str] | None) -> None:
-        """Read topics, or those that match."""
-        self.topics, self.pattern = topics, pattern
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether topics are wanted, by name or as far as they match."""
+        return bool(self.topics or self.pattern is not None or self.broker_pattern)
+
+    def subscribe(
+        self, topics: list[str], pattern: re.Pattern[str] | None, broker_pattern: str = ""
+    ) -> None:
+        """Read topics, or those that match, here or for the broker."""
+        self.topics, self.pattern, self.broker_pattern = topics, pattern, broker_pattern
         self.cluster.want_matching(None if pattern is None else pattern.search)
         self.cluster.want(topics)
         self._first_counts.clear()
@@ -174,13 +182,13 @@ class ConsumerCore:
             self._let_go_of_all()
         self.group.membership.polled(self.clock.monotonic_ms())
         if pattern is None:
-            self.group.subscribe(frozenset(topics))
+            self.group.subscribe(frozenset(topics), broker_pattern)
         else:
             self.group.is_member = True
 
     def assign(self, partitions: list[TopicPartition]) -> None:
         """Read exactly these partitions; with a group, from what it has committed on."""
-        self.topics, self.pattern = [], None
+        self.topics, self.pattern, self.broker_pattern = [], None, ""
         self.attention = True
         if self.group is not None:
             self.group.no_member()
@@ -228,6 +236,9 @@ class ConsumerCore:
 
     def start_of(self, where: TopicPartition) -> int:
         """Return where to begin: partitions that a topic was given later are read as a whole."""
+        info = self.cluster.topics.get(where.topic)
+        if info is not None and info.leaders:  # which the broker has found, where that matches
+            self._first_counts.setdefault(where.topic, len(info.leaders))
         was_added = where.partition >= self._first_counts.get(where.topic, where.partition + 1)
         return EARLIEST if was_added else self.start
 

@@ -45,7 +45,9 @@ _NO_MEMBER_ANY_MORE = (
     codes.UNKNOWN_MEMBER_ID,
     codes.ILLEGAL_GENERATION,
     codes.FENCED_INSTANCE_ID,
+    codes.GROUP_ID_NOT_FOUND,
 )
+_NOT_AS_THIS_MEMBER = (*_NO_MEMBER_ANY_MORE, codes.STALE_MEMBER_EPOCH)
 
 
 class OffsetAndMetadata(NamedTuple):
@@ -291,7 +293,7 @@ class GroupOffsets:
             return
         code = next(iter(bad.values()))
         member = self.member
-        if code in _NO_MEMBER_ANY_MORE and member is not None:
+        if code in _NOT_AS_THIS_MEMBER and member is not None:
             if member.identity in (identity, None):
                 member.commit_refused(identity, code)
             # Where it is another generation by now, what is still this member's is committed there.
