@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +16,8 @@ settings.register_profile("steady", deadline=None, derandomize=True, database=No
 settings.register_profile("brief", settings.get_profile("steady"), max_examples=10)
 settings.register_profile("search", deadline=None, max_examples=5000, print_blob=True)
 settings.load_profile(os.environ.get("OTTLA_HYPOTHESIS", "steady"))
+
+EXIT_TIMEOUT_S = 60
 
 _NO_REAL_KAFKA = "needs a real Apache Kafka: run pytest with --real-kafka"
 
@@ -35,6 +39,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("kafka") is not None:
             item.add_marker(pytest.mark.skip(reason=_NO_REAL_KAFKA))
+
+
+def pytest_unconfigure() -> None:
+    """Have a run end that would wait for ever for a thread which a failed test has left."""
+    faulthandler.dump_traceback_later(EXIT_TIMEOUT_S, exit=True, file=sys.__stderr__ or 2)
 
 
 @pytest.fixture(scope="session")
