@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +41,14 @@ def arguments(args: list[str] | None) -> argparse.Namespace:
     if not (given.numbers or given.all or given.quick):
         parser.error("which cases? name some, or give --quick or --all")
     return given
+
+
+def command_of(given: argparse.Namespace) -> str:
+    """Return how the run was called, but for the folders of this machine."""
+    chosen = [f"--{name}" for name in ("all", "quick") if getattr(given, name)]
+    numbers = [f"--rounds {given.rounds}"] if given.rounds else []
+    numbers += [f"--scale {given.scale:g}"] if given.scale != 1 else []
+    return " ".join(["python -m bench", *given.numbers, *chosen, *numbers])
 
 
 def found_cases(options: Options) -> Iterator[Case | NotRun]:
@@ -91,7 +98,7 @@ def measure(given: argparse.Namespace) -> kept.Run:
         run = kept.Run(
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             commit=machine.commit(),
-            command=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
+            command=command_of(given),
             machine=machine.by_name(options.folder),
             versions=machine.versions(),
             load_before=machine.load(),

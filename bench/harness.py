@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Any
 
 ROUNDS = 5
+
+_ROOT = Path(__file__).parents[1]
 
 
 class CannotRun(Exception):
@@ -356,7 +356,7 @@ def _round(case: Case, outcome: Outcome, turn: int) -> None:
 
 def reason_of(error: BaseException) -> str:
     """Return an error in one line; those that are ours explain themselves."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).replace(f"{_ROOT}/", "").split())
     if isinstance(error, CannotRun | NotProven):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -68,7 +68,8 @@ def embedded_side(options: Options, name: str, durability: str, load: Load) -> S
         result = work("ottla", "singles", task)
         sample = sample_of(load, result, read_all(str(folder), "bench"))
         shutil.rmtree(folder)
-        return replace(sample, figures=times(result.taken_us), broker_cpu_s=None)
+        figures = times(result.taken_us)
+        return replace(sample, figures=figures, broker_cpu_s=None, broker_peak_mb=None)
 
     return Side(name, run, {"durability": durability, "records": f"{load.count:,}"})
 
