@@ -1,44 +1,28 @@
-"""How soon a broker confirms messages after a start: after a clean stop, and after `kill -9`.
+"""A store that is served, stopped and killed again and again, and a journal of what it must hold.
 
-    python -m bench.restart [--gigabytes 1] [--partitions 1000] [--rounds 5] [--cold]
-
-Builds a store with the embedded producer, and then starts `ottla serve` on it again and again, each
-time as a new process:
-
-    empty store   a store of one partition without records: what Python and the broker take anyway
-    clean stop    the store after SIGTERM
-    kill -9       the store after `kill -9` while four connections write to all partitions
-    ..., cold     the same with an emptied page cache: store, Python and its modules (with --cold)
-
-The first message is a Produce request to one partition that changes from round to round; the clock
-runs from just before the process is started until its answer is there, and the connection is tried
-every millisecond. Then one request writes to all partitions. All is `ottla.durability=disk`.
+The first message is a Produce request to one partition; the clock runs from just before the
+process is started until its answer is there, and the connection is tried every millisecond. Then
+one request writes to all partitions. All is `ottla.durability=disk`.
 
 At the end the whole store is read: every record that was built or confirmed stands at its offset,
-no offset is missing, and nothing that was sent once stands twice. Only then figures are printed.
+no offset is missing, and nothing that was sent once stands twice.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import random
 import signal
 import socket
-import statistics
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import machine
 from bench.peer import Peer
 from ottla import Admin, Broker, Consumer, Producer
 from ottla.protocol.messages.api_00_produce import ProduceRequest, ProduceResponse
@@ -52,7 +36,6 @@ CONNECTIONS = 4
 PARTITIONS_PER_REQUEST = 25
 START_TIMEOUT_S = 600
 CLEAN_MARKER = ".kafka_cleanshutdown"
-COLD = Path("/proc/sys/vm/drop_caches")
 
 _SERVE = (sys.executable, "-c", "from ottla.cli.main import main; main()", "serve")
 _NUMBERED = struct.Struct(">IQ")
@@ -321,130 +304,3 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-def forget_pages() -> None:
-    """Take everything out of the page cache that is on the disk too, names of files included."""
-    os.sync()
-    COLD.write_text("3\n")
-
-
-Figures = dict[str, list[float]]
-
-
-def note(figures: dict[str, Figures], case: str, started: Started) -> None:
-    """Add what a start came to."""
-    found = figures.setdefault(case, {"first": [], "all": [], "first_rss": [], "all_rss": []})
-    found["first"].append(started.first_s)
-    found["all"].append(started.all_s)
-    found["first_rss"].append(started.first_rss)
-    found["all_rss"].append(started.all_rss)
-
-
-def measure(
-    empty: Served, full: Served, rounds: int, load_megabytes: float, *, cold: bool
-) -> dict[str, Figures]:
-    """Start and stop, round by round."""
-    figures: dict[str, Figures] = {}
-    chance = random.Random(1)
-    more: Figures = {"stop": [], "load_megabytes": []}
-    for turn in range(rounds):
-        note(figures, "empty store", empty.start())
-        empty.stop()
-        for suffix in ("", ", cold") if cold else ("",):
-            if suffix:
-                forget_pages()
-            note(figures, f"clean stop{suffix}", full.start(chance.randrange(full.partitions)))
-            more["load_megabytes"].append(Load(full).kill_after(load_megabytes))
-            if suffix:
-                forget_pages()
-            note(figures, f"kill -9{suffix}", full.start(chance.randrange(full.partitions)))
-            more["stop"].append(full.stop())
-        print(f"round {turn + 1} of {rounds}", file=sys.stderr)
-    figures["more"] = more
-    return figures
-
-
-def report(figures: dict[str, Figures]) -> None:
-    """Print the table."""
-    print(f"{'seconds':<18} {'first message':^26} {'then all partitions':^26} {'resident MB':^15}")
-    print(f"{'':<18} " + f"{'median':>8} {'fastest':>8} {'slowest':>8} " * 2 + f"{'first':>7} all")
-    for case, found in figures.items():
-        if case == "more":
-            continue
-        cells = [f"{case:<18}"]
-        for name in ("first", "all"):
-            taken = found[name]
-            cells += [f"{each:8.3f}" for each in (statistics.median(taken), min(taken), max(taken))]
-        cells += [f"{statistics.median(found[each]) / 1e6:7.0f}" for each in _RSS]
-        print(" ".join(cells))
-    more = figures["more"]
-    load = statistics.median(more["load_megabytes"])
-    print(f"\nconfirmed since the start before `kill -9`: {load:.0f} MB")
-    print(f"a clean stop takes {statistics.median(more['stop']):.3f} s")
-
-
-_RSS = ("first_rss", "all_rss")
-
-
-@contextlib.contextmanager
-def working_folder(parent: str | None) -> Iterator[Path]:
-    """Give a folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="ottla-restart-", dir=parent) as folder:
-        yield Path(folder)
-
-
-def arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description="Times of starts; see the module's docstring.")
-    parser.add_argument("--gigabytes", type=float, default=1.0, help="how much the store holds")
-    parser.add_argument("--partitions", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--load-megabytes", type=float, default=100.0, help="what is confirmed before each kill"
-    )
-    parser.add_argument("--cold", action="store_true", help="also with an empty page cache; root")
-    parser.add_argument("--folder", help="where the store is made; the default is for tempfiles")
-    parser.add_argument("--json", help="write all figures to this file as well")
-    found = parser.parse_args()
-    if found.cold and not os.access(COLD, os.W_OK):
-        parser.error(f"--cold needs the right to write {COLD}")
-    return found
-
-
-def main() -> None:
-    """Build, measure, check, and print."""
-    given = arguments()
-    facts = machine.facts()
-    with working_folder(given.folder) as folder:
-        begin = time.perf_counter()
-        journal = build(folder / "full", given.partitions, given.gigabytes)
-        built = time.perf_counter() - begin
-        full = Served(folder / "full", free_port(), journal)
-        empty = Served(folder / "empty", free_port(), build(folder / "empty", 1, 0))
-        try:
-            figures = measure(empty, full, given.rounds, given.load_megabytes, cold=given.cold)
-            full.start()
-            records = journal.check(full.address)
-        finally:
-            for served in (empty, full):
-                served.stop()
-    gigabytes = records * VALUE_BYTES / 1e9
-    print(facts)
-    print(
-        f"{given.gigabytes:g} GB in {given.partitions} partitions, built in {built:.0f} s; at the "
-        f"end {gigabytes:.2f} GB: {records:,} records read back and compared"
-    )
-    print(
-        "page cache: as the runs leave it, so what fits into memory is warm"
-        + ("; emptied before the cold starts" if given.cold else "")
-    )
-    print(f"medians of {given.rounds} rounds\n")
-    report(figures)
-    if given.json:
-        figures_and_facts = {"machine": facts, "given": vars(given), "records": records, **figures}
-        Path(given.json).write_text(json.dumps(figures_and_facts, indent=1))
-
-
-if __name__ == "__main__":
-    main()

@@ -41,6 +41,8 @@ _BARE, _IMPORT, _SEND = "python -c pass", "import ottla", "ottla send"
 _COMMANDS = {
     _BARE: ("-c", "pass"),
     _IMPORT: ("-c", "import ottla"),
+    "import Producer": ("-c", "from ottla import Producer"),
+    "ottla --help": ("-c", _CLI, "--help"),
     _SEND: ("-c", _CLI, "send", "topic1", "Hello Kafka"),
 }
 _RUNS = 5
