@@ -258,6 +258,25 @@ def test_large_values_are_kept_by_reference() -> None:
     assert writer.parts() == [b"\x00\x00\x00\x01", b"y" + b"x" * 4095, b"\x02"]
 
 
+def test_a_frame_begins_with_its_size_and_is_one_buffer_where_all_values_are_small() -> None:
+    writer = Writer()
+    writer.int32(0)
+    writer.raw(b"x" * 300)
+    assert writer.framed() == [struct.pack(">i", 300) + b"x" * 300]
+
+
+def test_a_frame_keeps_large_values_by_reference() -> None:
+    large = bytearray(b"x" * 4096)
+    writer = Writer()
+    writer.int32(0)
+    writer.int8(1)
+    writer.raw(large)
+    writer.int8(2)
+    large[0] = ord("y")
+    size = struct.pack(">i", 4098)
+    assert writer.framed() == [size + b"\x01", b"y" + b"x" * 4095, b"\x02"]
+
+
 @pytest.mark.parametrize("count", [3, 4096])
 def test_only_buffers_are_written_and_a_buffer_counts_in_bytes(count: int) -> None:
     wrong: list[Any] = ["x" * count, list(range(3)), None, 7]

@@ -20,6 +20,7 @@ from ottla.records.batch import (
     HEADER_BYTES,
     LOG_APPEND_TIME,
     NO_TIMESTAMP,
+    TRANSACTIONAL,
     Record,
     iterate_records,
     read_header,
@@ -47,6 +48,7 @@ _ATTRIBUTES_AT = 21
 _TIMESTAMP = struct.Struct(">q")
 _MAX_TIMESTAMP_AT = 35
 _SIZE_MAX = 0x7FFFFFFF
+_NOT_A_PRODUCERS = TRANSACTIONAL | LOG_APPEND_TIME
 
 
 class Refused(Exception):
@@ -94,22 +96,27 @@ def prepare(batch: Buffer | None, config: TopicConfig, version: int, now_ms: int
     if not batch:
         raise Refused(codes.INVALID_RECORD, "a partition without a record batch")
     header, scan = _validated(batch, config.max_message_bytes)
-    _check_producer(header)
-    if header.codec == ZSTD and version < ZSTD_FIRST_VERSION:
+    if header.producer_id >= 0 or header.attributes & _NOT_A_PRODUCERS:
+        _check_producer(header)
+    codec = header.attributes & CODEC_MASK
+    if codec == ZSTD and version < ZSTD_FIRST_VERSION:
         raise Refused(
             codes.UNSUPPORTED_COMPRESSION_TYPE,
             f"Produce requests before version {ZSTD_FIRST_VERSION} cannot carry zstd",
         )
-    if scan.first_null_key >= 0 and "compact" in config.cleanup_policy:
+    if scan.first_null_key >= 0 and config.log_config.compact:
         message = "Compacted topic cannot accept message without key."
         wrong = _wrong(batch, header, lambda record: record.key is None, message)
         raise Refused(codes.INVALID_RECORD, message, wrong)
     append_time = config.message_timestamp_type == "LogAppendTime"
     if not append_time:
-        _check_timestamps(batch, header, scan, config, now_ms)
-    codec = CODECS.get(config.compression_type, header.codec)
-    if codec != header.codec:
-        batch = _recompressed(batch, header, codec)
+        least = now_ms - config.message_timestamp_before_max_ms
+        most = now_ms + config.message_timestamp_after_max_ms
+        if scan.max_timestamp > most or NO_TIMESTAMP < least > scan.min_timestamp:
+            _check_timestamps(batch, header, least, most)
+    wanted = CODECS.get(config.compression_type, codec)
+    if codec != wanted:
+        batch = _recompressed(batch, header, wanted)
         header = read_header(batch)
         if header.size > config.max_message_bytes:
             raise _too_large(header.size, config.max_message_bytes)
@@ -161,14 +168,8 @@ def _check_producer(header: BatchHeader) -> None:
         )
 
 
-def _check_timestamps(
-    batch: Buffer, header: BatchHeader, scan: RecordsScan, config: TopicConfig, now_ms: int
-) -> None:
+def _check_timestamps(batch: Buffer, header: BatchHeader, least: int, most: int) -> None:
     """Refuse records whose timestamps are too far from now. Kafka: validateTimestamp."""
-    least = now_ms - config.message_timestamp_before_max_ms
-    most = now_ms + config.message_timestamp_after_max_ms
-    if scan.max_timestamp <= most and (least <= scan.min_timestamp or least <= NO_TIMESTAMP):
-        return
 
     def is_wrong(record: Record) -> bool:
         timestamp = record.timestamp_ms

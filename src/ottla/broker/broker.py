@@ -120,7 +120,7 @@ class Broker:
         """Have the server look at what there is to do, where there is something and a server."""
         if self._server is None:
             return
-        if self.engine.commit.is_waiting or self.engine.groups.has_new_deadlines():
+        if self.engine.has_work():
             self._server.wake()
 
     def round_ended(self) -> None:

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 from typing import TYPE_CHECKING, cast
 
 from ottla.broker.handlers.api_18_api_versions import unsupported_version
 from ottla.broker.requests import CloseConnection, Context, Pending
-from ottla.broker.router import SUPPORTED, handle
+from ottla.broker.router import SERVED, SUPPORTED, answer
 from ottla.errors import DecodeError, EncodeError
 from ottla.protocol.broker_events import read_question, write_events
 from ottla.protocol.codec import decode_from, encode_to
@@ -26,41 +25,37 @@ from ottla.wire.cursor import Reader, Writer
 from ottla.wire.framing import FrameBuffer, FrameError
 
 if TYPE_CHECKING:
-    from ottla.broker.router import ApiSupport
+    from ottla.broker.router import Served
     from ottla.broker.server import Server
     from ottla.protocol.message import ApiMessage
+    from ottla.wire import Buffer
 
 API_VERSIONS = 18
-_SIZE = struct.Struct(">i")
 _BYTES_AHEAD = 64 * 1024
 """How much is read ahead while a request is being answered."""
+
+_BYTES_TOGETHER = 64 * 1024
+"""Responses to requests that came together are sent together, up to so many bytes."""
 
 _LOG = logging.getLogger("ottla.broker")
 
 
 class Request:
-    """What is known of a request from its header.
+    """What is known of a request whose response is waited for.
 
     Attributes:
-        support: how its API is served.
-        version: its version.
+        served: how its API is served in its version.
         correlation_id: what the response must repeat.
         context: where it came from.
-        received_ns: when it had arrived; the monotonic clock.
+        received_ns: when it had arrived, on the monotonic clock; 0 where nobody looks.
     """
 
-    __slots__ = ("context", "correlation_id", "received_ns", "support", "version")
+    __slots__ = ("context", "correlation_id", "received_ns", "served")
 
     def __init__(
-        self,
-        support: ApiSupport,
-        version: int,
-        correlation_id: int,
-        context: Context,
-        received_ns: int,
+        self, served: Served, correlation_id: int, context: Context, received_ns: int
     ) -> None:
-        self.support = support
-        self.version = version
+        self.served = served
         self.correlation_id = correlation_id
         self.context = context
         self.received_ns = received_ns
@@ -82,7 +77,10 @@ class Connection(asyncio.BufferedProtocol):
         self._host = ""
         self._port = 0
         self._peer = ""
+        self._context = Context()
         self._answering: Request | None = None
+        self._unsent: list[Buffer] = []
+        self._unsent_bytes = 0
         self._is_stuck = False
         self._is_reading = True
         self._is_open = True
@@ -96,6 +94,7 @@ class Connection(asyncio.BufferedProtocol):
         self._port = port
         peer = transport.get_extra_info("peername") or ("", 0)
         self._peer = f"{peer[0]}:{peer[1]}"
+        self._context = Context(self._host, self._port, None, self._peer)
         self.active_ms = self._engine.clock.monotonic_ms()
         self._server.opened(self)
 
@@ -125,7 +124,10 @@ class Connection(asyncio.BufferedProtocol):
     # -- requests
 
     def go_on(self) -> None:
-        """Answer what has arrived, as far as one request at a time allows."""
+        """Answer what has arrived, as far as one request at a time allows.
+
+        What is answered at once is sent together.
+        """
         try:
             while self._is_open and self._answering is None and not self._is_stuck:
                 frame = self._frames.next_frame()
@@ -138,7 +140,10 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(f"a request that cannot be read: {error.what}")
         except CloseConnection as error:
             self._refuse(error.what)
-        self._regulate()
+        if self._unsent:
+            self._send()
+        if self._answering is not None or self._is_stuck or not self._is_reading:
+            self._regulate()
 
     def _regulate(self) -> None:
         """Read on, or do not."""
@@ -156,6 +161,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _refuse(self, reason: str) -> None:
         _LOG.warning("closed the connection of %s: %s", self._peer, reason)
+        self._send()
         self.close()
 
     def close(self) -> None:
@@ -181,42 +187,45 @@ class Connection(asyncio.BufferedProtocol):
             CloseConnection: it cannot be answered.
         """
         reader = Reader(frame)
-        api_key, version = reader.int16(), reader.int16()
+        served = SERVED.get(reader.uint32())
         correlation_id = reader.int32()
-        support = SUPPORTED.get(api_key)
-        if support is None:
-            raise CloseConnection(f"API key {api_key} version {version} is not served")
-        if not support.min_version <= version <= support.max_version:
-            if api_key != API_VERSIONS:
-                raise CloseConnection(f"API key {api_key} version {version} is not served")
-            unserved = Request(support, 0, correlation_id, Context(), 0)
-            self._write(unserved, unsupported_version())
+        if served is None:
+            self._answer_unserved(Reader(frame), correlation_id)
             return
-        request = self._read_header(reader, support, version, correlation_id)
-        # Bytes behind the request are passed over, as Kafka does: librdkafka's admin client asks
-        # for all topics with three too many.
-        message = decode_from(support.request_class, reader, version)
-        with self._engine.lock:
-            reply = handle(self._engine, message, version, request.context)
-        self._server.turn_soon()
-        if isinstance(reply, Pending):
-            self._answering = request
-            reply.when_done(self._answered)
-        elif reply is not None:
-            self._write(request, reply)
-
-    def _read_header(
-        self, reader: Reader, support: ApiSupport, version: int, correlation_id: int
-    ) -> Request:
-        """Read the rest of a request's header: v2 where the version is flexible, else v1."""
         size = reader.int16()
         client_id = None if size < 0 else reader.text(size)
-        events: list[tuple[str, int]] | None = None
-        if version >= support.request_class.SCHEMA.flexible:
-            events = [] if read_question(reader) else None
-        context = Context(self._host, self._port, client_id, self._peer, events)
-        received_ns = 0 if events is None else self._engine.clock.monotonic_ns()
-        return Request(support, version, correlation_id, context, received_ns)
+        context = self._context
+        if context.client_id != client_id:
+            context = self._context = Context(self._host, self._port, client_id, self._peer)
+        received_ns = 0
+        if served.request_is_flexible and read_question(reader):
+            context = Context(self._host, self._port, client_id, self._peer, [])
+            received_ns = self._engine.clock.monotonic_ns()
+        # Bytes behind the request are passed over, as Kafka does: librdkafka's admin client asks
+        # for all topics with three too many.
+        message = decode_from(served.request_class, reader, served.version)
+        engine = self._engine
+        with engine.lock:
+            reply = answer(engine, served, message, context)
+            if isinstance(reply, Pending) or engine.has_work():
+                self._server.turn_soon()
+        if isinstance(reply, Pending):
+            self._answering = Request(served, correlation_id, context, received_ns)
+            reply.when_done(self._answered)
+        elif reply is not None:
+            self._write(served, correlation_id, context, received_ns, reply)
+
+    def _answer_unserved(self, reader: Reader, correlation_id: int) -> None:
+        """Tell an ApiVersions request of another version what is served; see KIP-511.
+
+        Raises:
+            CloseConnection: it is another API.
+        """
+        api_key, version = reader.int16(), reader.int16()
+        if api_key != API_VERSIONS or api_key not in SUPPORTED:
+            raise CloseConnection(f"API key {api_key} version {version} is not served")
+        served = SERVED[API_VERSIONS << 16]
+        self._write(served, correlation_id, self._context, 0, unsupported_version())
 
     # -- responses
 
@@ -231,25 +240,52 @@ class Connection(asyncio.BufferedProtocol):
             return
         self.active_ms = self._engine.clock.monotonic_ms()
         if response is not None and request is not None:
-            self._write(request, response)
+            self._write(
+                request.served,
+                request.correlation_id,
+                request.context,
+                request.received_ns,
+                response,
+            )
         self.go_on()
 
-    def _write(self, request: Request, response: ApiMessage) -> None:
+    def _write(
+        self,
+        served: Served,
+        correlation_id: int,
+        context: Context,
+        received_ns: int,
+        response: ApiMessage,
+    ) -> None:
+        """Encode a response; it is sent with what else is answered now."""
         writer = Writer()
-        writer.int32(request.correlation_id)
-        support = request.support
-        is_flexible = request.version >= support.response_class.SCHEMA.flexible
-        if is_flexible and response.API_KEY != API_VERSIONS:
-            events = request.context.events
-            since = request.received_ns
-            write_events(writer, events and [(name, at - since) for name, at in events])
+        writer.int32(0)  # the frame's size stands here in the end
+        writer.int32(correlation_id)
+        if served.response_is_flexible:
+            events = context.events
+            if events is None:
+                writer.uvarint(0)
+            else:
+                write_events(writer, events and [(name, at - received_ns) for name, at in events])
         try:
-            encode_to(writer, response, request.version)
+            encode_to(writer, response, served.version)
         except EncodeError as error:
             _LOG.error("%s", error)
             self._refuse("its response could not be encoded")
             return
-        self._transport.writelines([_SIZE.pack(writer.size()), *writer.parts()])
+        self._unsent += writer.framed()
+        self._unsent_bytes += writer.size()
+        if self._unsent_bytes >= _BYTES_TOGETHER:
+            self._send()
+
+    def _send(self) -> None:
+        """Hand over to the transport what was answered."""
+        unsent, self._unsent = self._unsent, []
+        self._unsent_bytes = 0
+        if len(unsent) == 1:
+            self._transport.write(unsent[0])
+        elif unsent:
+            self._transport.writelines(unsent)
 
 
 def _what_it_is(error: FrameError) -> str:

@@ -508,6 +508,10 @@ class Engine:
 
     # -- time
 
+    def has_work(self) -> bool:
+        """Tell, once, whether there is something to be made durable, or a deadline that is new."""
+        return self.commit.is_waiting or self.groups.has_new_deadlines()
+
     def next_deadline_ms(self) -> float | None:
         """Return when `expire` must be called next, on the monotonic clock, or None."""
         waits_ms, groups_ms = self.waits.next_deadline_ms(), self.groups.next_deadline_ms()

@@ -172,22 +172,70 @@ SUPPORTED: dict[int, ApiSupport] = {
 """By API key; ApiVersions tells exactly these."""
 
 
+class Served:
+    """How one version of an API is served.
+
+    Attributes:
+        version: the version.
+        request_class: the class of its requests.
+        request_is_flexible: whether the header of the request has tagged fields.
+        response_is_flexible: whether that of the response has; never in ApiVersions, whose reader
+            may not know yet what the broker understands.
+        handler: what answers.
+    """
+
+    __slots__ = (
+        "handler",
+        "request_class",
+        "request_is_flexible",
+        "response_is_flexible",
+        "version",
+    )
+
+    def __init__(self, support: ApiSupport, version: int) -> None:
+        self.version = version
+        self.request_class = support.request_class
+        self.request_is_flexible = version >= support.request_class.SCHEMA.flexible
+        self.response_is_flexible = (
+            version >= support.response_class.SCHEMA.flexible
+            and support.response_class is not ApiVersionsResponse
+        )
+        self.handler = support.handler
+
+
+SERVED: dict[int, Served] = {
+    key << 16 | version: Served(support, version)
+    for key, support in SUPPORTED.items()
+    for version in range(support.min_version, support.max_version + 1)
+}
+"""By the first four bytes of a request's header, which are API key and version."""
+
+
 def handle(engine: Engine, request: ApiMessage, version: int, context: Context) -> Reply:
     """Answer a request; called with `engine.lock` held.
 
     Raises:
         CloseConnection: there is no other answer.
     """
-    support = SUPPORTED.get(request.API_KEY)
-    if support is None or not support.min_version <= version <= support.max_version:
+    served = SERVED.get(request.API_KEY << 16 | version)
+    if served is None:
         raise CloseConnection(f"{type(request).__name__} version {version} is not served")
+    return answer(engine, served, request, context)
+
+
+def answer(engine: Engine, served: Served, request: ApiMessage, context: Context) -> Reply:
+    """Answer a request of a version that is served; called with `engine.lock` held.
+
+    Raises:
+        CloseConnection: there is no other answer.
+    """
     try:
-        reply = support.handler(engine, request, version, context)
+        reply = served.handler(engine, request, served.version, context)
     except CloseConnection:
         raise
     except Exception as error:
         name = type(request).__name__
-        _LOG.exception("%s version %d could not be answered", name, version)
+        _LOG.exception("%s version %d could not be answered", name, served.version)
         raise CloseConnection(
             f"the broker failed to answer {name}: {error}",
             "What became of the request is not known.",

@@ -236,7 +236,8 @@ class OsFile:
         start = self._size
         wanted = sum(map(len, buffers))
         try:
-            written = _write_at(descriptor, buffers[:_BUFFERS_MAX], start)
+            few = buffers if len(buffers) <= _BUFFERS_MAX else buffers[:_BUFFERS_MAX]
+            written = _write_at(descriptor, few, start)
             if written != wanted:
                 self._append_rest(descriptor, buffers, start, written)
         except OSError as error:

@@ -32,6 +32,9 @@ _EVERY_OFFSET = 1 << 63
 class OffsetIndex:
     """Offsets of batches and where they begin.
 
+    Attributes:
+        entries: the entries as they stand in the file.
+
     Args:
         base_offset: the segment's base offset.
         content: entries as they stand in the file.
@@ -42,18 +45,18 @@ class OffsetIndex:
         self, base_offset: int, content: bytes = b"", offset_end: int = _EVERY_OFFSET
     ) -> None:
         self._base_offset = base_offset
-        self._entries = bytearray(content[: len(content) - len(content) % _OFFSET_ENTRY.size])
-        while self._entries and base_offset + self._entry(len(self) - 1)[0] >= offset_end:
-            del self._entries[-_OFFSET_ENTRY.size :]
+        self.entries = bytearray(content[: len(content) - len(content) % _OFFSET_ENTRY.size])
+        while self.entries and base_offset + self._entry(len(self) - 1)[0] >= offset_end:
+            del self.entries[-_OFFSET_ENTRY.size :]
         while len(self) > 1 and self._entry(len(self) - 1) <= self._entry(len(self) - 2):
-            del self._entries[-_OFFSET_ENTRY.size :]  # Kafka makes room for entries in advance
+            del self.entries[-_OFFSET_ENTRY.size :]  # Kafka makes room for entries in advance
 
     def __len__(self) -> int:
-        return len(self._entries) // _OFFSET_ENTRY.size
+        return len(self.entries) // _OFFSET_ENTRY.size
 
     def append(self, last_offset: int, position: int) -> None:
         """Add the batch that ends with `last_offset` and begins at `position`."""
-        self._entries += _OFFSET_ENTRY.pack(last_offset - self._base_offset, position)
+        self.entries += _OFFSET_ENTRY.pack(last_offset - self._base_offset, position)
 
     def lookup(self, offset: int) -> tuple[int, int]:
         """Return the last entry that is not behind an offset, as (offset, position).
@@ -86,16 +89,19 @@ class OffsetIndex:
         return self._entry(low - 1)[1] if low else 0
 
     def _entry(self, index: int) -> tuple[int, int]:
-        relative, position = _OFFSET_ENTRY.unpack_from(self._entries, index * _OFFSET_ENTRY.size)
+        relative, position = _OFFSET_ENTRY.unpack_from(self.entries, index * _OFFSET_ENTRY.size)
         return relative, position
 
     def content(self) -> bytes:
         """Return the entries as they stand in the file."""
-        return bytes(self._entries)
+        return bytes(self.entries)
 
 
 class TimeIndex:
     """The largest timestamps so far, and the offsets that had them.
+
+    Attributes:
+        entries: the entries as they stand in the file.
 
     Args:
         base_offset: the segment's base offset.
@@ -107,14 +113,14 @@ class TimeIndex:
         self, base_offset: int, content: bytes = b"", offset_end: int = _EVERY_OFFSET
     ) -> None:
         self._base_offset = base_offset
-        self._entries = bytearray(content[: len(content) - len(content) % _TIME_ENTRY.size])
-        while self._entries and self.last()[1] >= offset_end:
-            del self._entries[-_TIME_ENTRY.size :]
+        self.entries = bytearray(content[: len(content) - len(content) % _TIME_ENTRY.size])
+        while self.entries and self.last()[1] >= offset_end:
+            del self.entries[-_TIME_ENTRY.size :]
         while len(self) > 1 and self._entry(len(self) - 1) <= self._entry(len(self) - 2):
-            del self._entries[-_TIME_ENTRY.size :]
+            del self.entries[-_TIME_ENTRY.size :]
 
     def __len__(self) -> int:
-        return len(self._entries) // _TIME_ENTRY.size
+        return len(self.entries) // _TIME_ENTRY.size
 
     def maybe_append(self, max_timestamp: int, offset: int) -> None:
         """Add an entry where its timestamp is larger than the last one's.
@@ -125,7 +131,7 @@ class TimeIndex:
         """
         if max_timestamp < 0 or (len(self) and max_timestamp <= self.last()[0]):
             return
-        self._entries += _TIME_ENTRY.pack(max_timestamp, offset - self._base_offset)
+        self.entries += _TIME_ENTRY.pack(max_timestamp, offset - self._base_offset)
 
     def lookup(self, timestamp_ms: int) -> int:
         """Return an offset such that no record before it is stamped `timestamp_ms` or later."""
@@ -143,12 +149,12 @@ class TimeIndex:
         return self._entry(len(self) - 1) if len(self) else (-1, self._base_offset)
 
     def _entry(self, index: int) -> tuple[int, int]:
-        timestamp, relative = _TIME_ENTRY.unpack_from(self._entries, index * _TIME_ENTRY.size)
+        timestamp, relative = _TIME_ENTRY.unpack_from(self.entries, index * _TIME_ENTRY.size)
         return timestamp, self._base_offset + relative
 
     def content(self) -> bytes:
         """Return the entries as they stand in the file."""
-        return bytes(self._entries)
+        return bytes(self.entries)
 
 
 class AbortedTransaction(NamedTuple):

@@ -38,6 +38,7 @@ class LeaderEpochs:
 
     Attributes:
         is_written: whether they all stand in the file.
+        current: the current leader epoch.
 
     Raises:
         CorruptLog: the file is damaged.
@@ -49,11 +50,7 @@ class LeaderEpochs:
         found = checkpoints.decode_epochs(files.read(self._path), self._path)
         self.is_written = bool(found)
         self._entries = found or _of_batches(segments) or [(0, 0)]
-
-    @property
-    def current(self) -> int:
-        """The current leader epoch."""
-        return self._entries[-1][0]
+        self.current = self._entries[-1][0]
 
     def settle(self, log_end_offset: int, *, bump: bool) -> None:
         """Make the file agree with where the log ends now, durably.
@@ -68,6 +65,7 @@ class LeaderEpochs:
             following = (self.current + 1, log_end_offset)
             kept = [entry for entry in self._entries if entry[1] < log_end_offset]
             self._entries = [*kept, following]
+            self.current = following[0]
             self.is_written = False
         with contextlib.suppress(DiskFull):
             self.write()

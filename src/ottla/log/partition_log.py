@@ -301,17 +301,17 @@ class PartitionLog:
             self._epochs.write()
         base_offset = self.log_end_offset
         last_offset = base_offset + header.last_offset_delta
-        now_ms = self._clock.now_ms()
-        prefix = _PREFIX.pack(base_offset, header.size - 12, self.leader_epoch)
+        size, now_ms = header.size, self._clock.now_ms()
+        prefix = _PREFIX.pack(base_offset, size - 12, self._epochs.current)
         rest = memoryview(batch)[_PREFIX_BYTES:]
+        active = self._segments.active
         try:
-            if self._active.must_roll(header.size, last_offset, header.max_timestamp, now_ms):
-                self._roll()
-            active = self._active
+            if active.must_roll(size, last_offset, header.max_timestamp, now_ms):
+                active = self._roll()
             active.append([prefix, rest], header, last_offset)
             self._unsynced[active] = None
             self._unsaved[active] = None
-            self.bytes_unchecked += header.size
+            self.bytes_unchecked += size
             self.log_end_offset = last_offset + 1
             if header.producer_id >= 0:
                 self._note_producer(batch, header, base_offset)
@@ -340,12 +340,13 @@ class PartitionLog:
             ("Open the store again: it recovers from what is on the disk.",),
         )
 
-    def _roll(self) -> None:
+    def _roll(self) -> Segment:
         segment = Segment.create(self._files, self.folder, self.log_end_offset, self.config)
         self._segments.append(segment)
         self._new_names = True
         if len(self.producers):
             self._beginnings.note(segment.base_offset, self.producers)
+        return segment
 
     # -- durability
 
@@ -461,7 +462,8 @@ class PartitionLog:
         self.high_watermark = offset
         while self._waiting and self._waiting[0][0] <= offset:
             self._waiting.popleft()[1](None)
-        self._call_watchers()
+        if self._watchers:
+            self._call_watchers()
 
     def _call_watchers(self) -> None:
         for watcher in list(self._watchers):

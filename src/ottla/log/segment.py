@@ -53,6 +53,7 @@ class Segment:
 
     Attributes:
         base_offset: the offset that its files are named after.
+        size: bytes of batches.
         damages: the stretches that are known to be damaged.
         is_contiguous: whether no offset may be missing in it; compaction leaves such.
     """
@@ -62,6 +63,7 @@ class Segment:
     ) -> None:
         self.base_offset = base_offset
         self.config = config
+        self.size = 0
         self.damages: list[Damage] = []
         self.is_contiguous = False
         self._unchecked = (0, 0)
@@ -94,6 +96,7 @@ class Segment:
         """Open a segment as it was closed; its indexes are read when they are needed."""
         segment = cls(files, folder, base_offset, config)
         segment._log = files.open(f"{segment._stem}.log", create=False)
+        segment.size = segment._log.size()
         segment._unchecked = (0, segment.size)
         return segment
 
@@ -106,11 +109,6 @@ class Segment:
     def log(self) -> File:
         """The file of batches."""
         return self._log
-
-    @property
-    def size(self) -> int:
-        """Bytes of batches."""
-        return self._log.size()
 
     @property
     def index(self) -> OffsetIndex:
@@ -209,13 +207,14 @@ class Segment:
         """
         position = self.size
         self._log.append(buffers)
+        self.size = self._log.size()
         self._note(position, header.size, header.max_timestamp, last_offset)
 
     def _note(self, position: int, size: int, max_timestamp: int, last_offset: int) -> None:
         """Keep the indexes in step with a batch. Kafka: LogSegment.append."""
         if position == 0:
             self._first_timestamp = max_timestamp
-        if max_timestamp > self._largest()[0]:
+        if max_timestamp > (self._max_timestamp or self._largest())[0]:
             self._max_timestamp = (max_timestamp, last_offset)
         if self._bytes_since_index_entry > self.config.index_interval_bytes:
             self.index.append(last_offset, position)
@@ -231,12 +230,16 @@ class Segment:
         segment_ms = config.segment_ms
         if config.compact:
             segment_ms = min(segment_ms, config.max_compaction_lag_ms)
-        first = now_ms if self.first_timestamp is None else self.first_timestamp
+        first = self._first_timestamp
+        if first is None:
+            first = now_ms if self.first_timestamp is None else self.first_timestamp
+        index = self.index if self._index is None else self._index
+        time_index = self.time_index if self._time_index is None else self._time_index
         return (
             self.size + size > config.segment_bytes
-            or max(max_timestamp, 0) - first > segment_ms
-            or len(self.index) * 8 >= config.segment_index_bytes - 8
-            or len(self.time_index) * 12 >= config.segment_index_bytes - 12
+            or (max_timestamp if max_timestamp > 0 else 0) - first > segment_ms
+            or len(index.entries) >= config.segment_index_bytes - 8
+            or len(time_index.entries) >= config.segment_index_bytes - 12
             or last_offset - self.base_offset > _OFFSET_DELTA_MAX
         )
 
@@ -505,6 +508,7 @@ class Segment:
     def truncate(self, position: int) -> None:
         """Cut the file of batches; the indexes must be rebuilt by `recover`."""
         self._log.truncate(position)
+        self.size = position
         self.damages = []
 
     def indexes(self) -> list[tuple[str, bytes]]:

@@ -25,11 +25,16 @@ class TimestampedOffset(NamedTuple):
 
 
 class Segments:
-    """At least one segment."""
+    """At least one segment.
+
+    Attributes:
+        active: the one that is written to.
+    """
 
     def __init__(self, segments: list[Segment]) -> None:
         self._segments = segments
         self._bases = [segment.base_offset for segment in segments]
+        self.active = segments[-1]
 
     def __iter__(self) -> Iterator[Segment]:
         return iter(self._segments)
@@ -39,11 +44,6 @@ class Segments:
 
     def __contains__(self, segment: Segment) -> bool:
         return segment in self._segments
-
-    @property
-    def active(self) -> Segment:
-        """The one that is written to."""
-        return self._segments[-1]
 
     @property
     def first(self) -> Segment:
@@ -59,6 +59,7 @@ class Segments:
         """Go on with a new segment."""
         self._segments.append(segment)
         self._bases.append(segment.base_offset)
+        self.active = segment
 
     def closed(self) -> list[tuple[Segment, int]]:
         """Return all but the active one, each with the offset behind it."""
@@ -104,6 +105,7 @@ class Segments:
         end = index + len(replaced)
         self._segments[index:end] = [segment]
         self._bases[index:end] = [segment.base_offset]
+        self.active = self._segments[-1]
 
     def last_batches_of(self, producer: BatchHeader, offset_end: int) -> list[BatchHeader]:
         """Return the last batches of a batch's producer and epoch before an offset.

@@ -31,8 +31,11 @@ def read_question(reader: Reader) -> bool:
     Raises:
         DecodeError: they are none.
     """
+    count = reader.uvarint()
+    if not count:
+        return False
     asked = False
-    for _ in range(reader.uvarint()):
+    for _ in range(count):
         asked = reader.uvarint() == TAG or asked
         reader.skip(reader.uvarint())
     return asked

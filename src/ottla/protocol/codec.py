@@ -178,6 +178,7 @@ class Step:
     tag: cython.longlong
     default: Any
     makes_default: Any
+    slots: tuple[str, ...]
 
     def __init__(self, field: Field, version: int, flexible: bool) -> None:
         self.name = field.name
@@ -187,6 +188,7 @@ class Step:
         self.tag = field.tag
         self.default = field.default
         self.makes_default = None
+        self.slots = ()
         self.element_kind = 0
         self.element_plan = _NO_PLAN
         self.element_size = 0
@@ -196,6 +198,7 @@ class Step:
             if field.default is not None:
                 self.default = cls()
                 self.makes_default = cls
+                self.slots = cls.__slots__
         elif field.kind == ARRAY:
             if isinstance(field.element, int):
                 self.element_kind = field.element
@@ -214,6 +217,20 @@ class Step:
     def new_default(self) -> object:
         """Return the default; structures and arrays are made anew."""
         return self.default if self.makes_default is None else self.makes_default()
+
+    @cython.cfunc
+    @cython.exceptval(check=True)
+    def is_default(self, value: Any) -> cython.bint:
+        """Tell whether a value is the default; the fields of a structure are looked at here."""
+        if value is self.default:
+            return True
+        if not self.slots or type(value) is not type(self.default):
+            return bool(value == self.default)
+        for name in self.slots:
+            mine, other = getattr(value, name), getattr(self.default, name)
+            if mine is not other and mine != other:
+                return False
+        return True
 
 
 def _make_plan(cls: type, schema: Schema, version: int) -> Plan:
@@ -437,7 +454,7 @@ def _encode_struct(plan: Plan, message: object, writer: Writer) -> object:
         if not entry[1]:
             step = entry[0]
             value = getattr(message, step.name)
-            if value != step.default:
+            if not step.is_default(value):
                 raise EncodeError(f"this version cannot carry {step.name}={value!r}")
     if plan.flexible:
         _encode_tagged(plan, message, writer)
@@ -450,7 +467,7 @@ def _encode_tagged(plan: Plan, message: object, writer: Writer) -> object:
     present: list[tuple[Step, Any]] = []
     for step in plan.tagged:
         value = getattr(message, step.name)
-        if value != step.default:
+        if not step.is_default(value):
             present.append((step, value))
     writer.uvarint(len(present))
     for entry in present:

@@ -44,6 +44,9 @@ cdef class Writer:
     cpdef Py_ssize_t size(self)
     cpdef list parts(self)
     cpdef bytes joined(self)
+    cpdef list framed(self)
+    cdef int _put_size(self, Py_ssize_t size) except -1
+    cdef bytes _copy(self)
     cdef int _cut(self) except -1
     cdef int _reserve(self, Py_ssize_t size) except -1
     cpdef int raw(self, object data) except -1

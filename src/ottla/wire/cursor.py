@@ -230,12 +230,36 @@ class Writer:
     def joined(self) -> bytes:
         """Return what was written as one bytes object."""
         if not self._parts:
-            return bytes(memoryview(self._chunk)[: self._used])
+            return self._copy()
         return b"".join(self.parts())
+
+    def framed(self) -> list[Buffer]:
+        """Return what was written as a frame: four bytes of size, and the buffers in order.
+
+        A frame without large values is one buffer. The caller has left room for the size: the
+        first four bytes that it wrote are replaced. Nothing may be written afterwards.
+        """
+        size: cython.Py_ssize_t = self._parts_size + self._used - 4
+        if not self._parts:
+            self._put_size(size)
+            return [self._copy()]
+        self._cut()
+        self._parts[0] = struct.pack(">i", size) + memoryview(self._parts[0])[4:]
+        return self._parts
+
+    def _put_size(self, size: cython.Py_ssize_t) -> int:
+        for index in range(4):
+            self._data[3 - index] = (size >> (8 * index)) & 0xFF
+        return 0
+
+    def _copy(self) -> bytes:
+        if cython.compiled:
+            return self._data[: self._used]
+        return bytes(memoryview(self._chunk)[: self._used])
 
     def _cut(self) -> int:
         if self._used:
-            self._parts.append(bytes(memoryview(self._chunk)[: self._used]))
+            self._parts.append(self._copy())
             self._parts_size += self._used
             self._used = 0
         return 0
