@@ -11,6 +11,7 @@ import sys
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder, SourceFileLoader
 
 MODULES = (
+    "ottla.clock",
     "ottla.wire.cursor",
     "ottla.wire.framing",
     "ottla.protocol.codec",
@@ -20,6 +21,7 @@ MODULES = (
     "ottla.client.partitioner",
     "ottla.client.delivery",
     "ottla.client.accumulator",
+    "ottla.client.sending",
 )
 """Dotted names of the compiled modules, in the order of the layers."""
 

@@ -1,12 +1,22 @@
+# cython: cdivision=True
 """The only module that reads time.
 
 What measures durations takes a `Clock`; tests give one of their own that stands still until told.
+
+It is compiled because every record and every request asks for the time.
 """
 
 from __future__ import annotations
 
 import time
 from typing import Protocol
+
+import cython
+
+if cython.compiled:
+    from cython.cimports.cpython.time import monotonic_ns, time_ns
+else:
+    from time import monotonic_ns, time_ns
 
 
 class Clock(Protocol):
@@ -33,13 +43,13 @@ class SystemClock:
     """The machine's clocks."""
 
     def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+        return time_ns() // 1_000_000
 
     def monotonic_ms(self) -> float:
-        return time.monotonic() * 1000.0
+        return monotonic_ns() / 1_000_000.0
 
     def monotonic_ns(self) -> int:
-        return time.monotonic_ns()
+        return monotonic_ns()
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)

@@ -1,11 +1,13 @@
+import random
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from ottla.client.accumulator import Accumulator
 from ottla.client.config import ProducerConfig
-from ottla.client.delivery import STORED, Batch, Delivery, ManyDeliveries
+from ottla.client.delivery import FAILED, STORED, Batch, Delivery, ManyDeliveries
 from ottla.clock import ManualClock
 from ottla.errors import RecordError
 from ottla.records.batch import iterate_records, read_header
@@ -186,6 +188,97 @@ def test_many_records_stop_where_the_buffer_is_full_and_go_on_from_there() -> No
     for batch in take_all(accumulator):
         accumulator.complete(batch)
     assert accumulator.append_many(deliveries, "t", given, index, -1) > index
+
+
+@pytest.mark.parametrize("partition", [-1, 1])
+def test_many_records_are_what_they_are_one_by_one(partition: int) -> None:
+    chance = random.Random(5)
+    given: list[Any] = []
+    for number in range(3000):
+        value = b"%d" % number + b"." * chance.choice([0, 1, 60, 130, 700])
+        given.append(chance.choice([value, value, value, value.decode(), (b"key", value)]))
+    accumulator, _ = make(partitions=3, batch_size=3000)
+    deliveries = ManyDeliveries("t", NobodyWaits())
+    assert accumulator.append_many(deliveries, "t", given, 0, partition) == len(given)
+    batches = take_all(accumulator)
+    assert len(batches) > 100
+    assert all(batch.builder.size <= 3000 for batch in batches)
+    assert sum(batch.held for batch in batches) == accumulator.buffered_bytes
+    found = values(batches)
+    found.remove(b"first")
+    as_bytes = [each[1] if isinstance(each, tuple) else each for each in given]
+    as_bytes = [each.encode() if isinstance(each, str) else each for each in as_bytes]
+    by_number = sorted(found, key=lambda value: int(value.rstrip(b".")))
+    assert by_number == as_bytes
+    batches.sort(key=lambda batch: batch.created_ms)
+    for number, batch in enumerate(batches):
+        batch.base_offset = 10_000 * number
+        batch.state = STORED
+    assert len(deliveries) == len(given)
+    told = [
+        offset
+        for each in deliveries.result()
+        for offset in range(each.offset, each.offset + each.records)
+    ]
+    assert len(set(told)) == len(given)
+
+
+def test_many_records_leave_a_partition_when_a_batch_s_worth_of_bytes_is_there() -> None:
+    accumulator, _ = make(partitions=50, batch_size=2000)
+    deliveries = ManyDeliveries("t", NobodyWaits())
+    accumulator.append_many(deliveries, "t", [b"x" * 100] * 1000, 0, -1)
+    sizes = [0] * 50
+    for batch in take_all(accumulator):
+        sizes[batch.partition] += batch.builder.size
+    assert sum(1 for size in sizes if size) > 20
+
+
+def test_a_list_that_shrinks_while_it_is_taken_ends_there() -> None:
+    given = [b"x" * 100] * 100
+
+    def shrink(filled: bool) -> None:
+        del given[60:]
+
+    accumulator = Accumulator(ProducerConfig(batch_size=1000), ManualClock(), NobodyWaits(), shrink)
+    accumulator.append("t", -1, -1, None, b"first", None)
+    accumulator.assign(accumulator.topics["t"], 1)
+    given += [b"x" * 100] * 40
+    deliveries = ManyDeliveries("t", NobodyWaits())
+    assert accumulator.append_many(deliveries, "t", given, 0, -1) == 60
+    assert len(deliveries) == 60
+
+
+def test_the_buffer_of_a_stored_batch_is_used_again_once_nobody_looks_at_it() -> None:
+    accumulator, _ = make(batch_size=1024)
+    fill = [b"x" * 400] * 2
+    accumulator.append_many(ManyDeliveries("t", NobodyWaits()), "t", fill, 0, -1)
+    [first] = take_all(accumulator)
+    kept = first.data = first.builder.build()
+    before = bytes(kept)
+    first.state = STORED
+    accumulator.complete(first)
+    for _ in range(3):
+        accumulator.append_many(ManyDeliveries("t", NobodyWaits()), "t", [b"y" * 400], 0, -1)
+        take_all(accumulator)
+    assert bytes(kept) == before
+    address = kept.obj
+    del kept
+    accumulator.append_many(ManyDeliveries("t", NobodyWaits()), "t", [b"z" * 400], 0, -1)
+    [again] = take_all(accumulator)
+    assert again.builder.build().obj is address
+    assert values([again]) == [b"z" * 400]
+
+
+def test_the_buffer_of_a_batch_that_failed_is_not_used_again() -> None:
+    accumulator, _ = make(batch_size=1024)
+    accumulator.append_many(ManyDeliveries("t", NobodyWaits()), "t", [b"x" * 800], 0, -1)
+    [first] = take_all(accumulator)
+    buffer = first.builder.build().obj
+    first.state = FAILED
+    accumulator.complete(first)
+    accumulator.append_many(ManyDeliveries("t", NobodyWaits()), "t", [b"y" * 800], 0, -1)
+    [again] = take_all(accumulator)
+    assert again.builder.build().obj is not buffer
 
 
 def test_what_is_no_record_is_named_and_what_came_before_it_is_kept() -> None:

@@ -52,7 +52,7 @@ def test_the_longer_a_queue_the_less_often_its_partition_is_drawn() -> None:
     partitioner = Partitioner(3, 100)
     drawn = [0, 0, 0]
     for _ in range(1000):
-        partitioner.draw([0, 9, 0])
+        partitioner.draw({1: 9})
         drawn[partitioner.partition] += 1
     assert 0 < drawn[1] < 120
 
@@ -60,11 +60,11 @@ def test_the_longer_a_queue_the_less_often_its_partition_is_drawn() -> None:
 def test_a_partition_without_a_leader_is_not_drawn_while_there_is_another() -> None:
     partitioner = Partitioner(2, 100)
     for _ in range(50):
-        partitioner.draw([-1, 3])
+        partitioner.draw({0: -1, 1: 3})
         assert partitioner.partition == 1
 
 
 def test_without_any_leader_one_is_drawn_all_the_same() -> None:
     partitioner = Partitioner(2, 100)
-    partitioner.draw([-1, -1])
+    partitioner.draw({0: -1, 1: -1})
     assert partitioner.partition in (0, 1)

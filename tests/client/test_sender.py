@@ -3,6 +3,7 @@
 import pytest
 
 from ottla.client.delivery import Delivery
+from ottla.client.node import Node
 from ottla.errors import (
     BrokerUnavailable,
     ClientError,
@@ -381,3 +382,64 @@ def test_what_had_no_answer_once_stays_unknown_whatever_is_answered_later() -> N
     script.answer(error=codes.NOT_LEADER_OR_FOLLOWER)
     script.run(1000)
     assert isinstance(error_of(delivery), OutcomeUnknown)
+
+
+def test_only_partitions_with_something_to_send_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = Script(partitions=1000, linger_ms=5)
+    for partition in range(1000):
+        script.send(partition=partition)
+    script.run()
+    script.run(5)
+    for _ in range(len(script.produced)):
+        script.answer()
+    script.run()
+    asked: list[int] = []
+    leader_of = script.core.cluster.leader_of
+
+    def asking(topic: str, partition: int) -> Node | None:
+        asked.append(partition)
+        return leader_of(topic, partition)
+
+    monkeypatch.setattr(script.core.cluster, "leader_of", asking)
+    script.send(partition=17)
+    script.send(partition=900)
+    script.run()
+    assert asked == []
+    script.run(5)
+    assert script.batches() == [(17, 101, 1, 1), (900, 101, 1, 1)]
+    script.answer()
+    script.run()
+    assert set(asked) == {17, 900} and len(asked) == 2
+
+
+def test_partitions_wait_in_turn_for_requests_that_are_full() -> None:
+    script = Script(
+        partitions=6, linger_ms=0, max_request_size=1000, max_in_flight_requests_per_connection=1
+    )
+    handles = [script.send(b"x" * 400, partition) for partition in (*range(6), *range(6))]
+    script.run()
+    order = []
+    while script.produced:
+        order += [partition for partition, _, _, _ in script.batches()]
+        script.answer()
+        script.run()
+    assert order == list(range(6))
+    assert all(handle.state == "stored" for handle in handles)
+
+
+def test_a_batch_that_filled_while_another_thread_laid_its_partition_aside_is_sent() -> None:
+    script = Script(linger_ms=10_000, batch_size=1000)
+    script.send()
+    script.run()
+    script.run(10_000)
+    script.answer()
+    script.run()
+    accumulator = script.core.accumulator
+    [queue] = accumulator.topics["t"].queues
+    script.send(b"x" * 600)
+    script.send(b"x" * 600)
+    accumulator.lay_aside(queue)
+    script.run()
+    assert script.batches() == [(0, 101, 1, 1)]

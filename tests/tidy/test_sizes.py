@@ -21,8 +21,8 @@ _FIELDS = "the fields of a compiled class"
 MORE_PARAMETERS = {
     "src/ottla/client/accumulator.py _put": _RECORD,
     "src/ottla/client/accumulator.py _wait_for_topic": _RECORD,
-    "src/ottla/client/producer.py send": _RECORD,
-    "src/ottla/client/producer.py try_send": _RECORD,
+    "src/ottla/client/sending.py send": _RECORD,
+    "src/ottla/client/sending.py try_send": _RECORD,
     "src/ottla/log/partition_log.py __init__": _LOG,
     "src/ottla/log/partition_log.py open": _LOG,
     "src/ottla/protocol/codec.py __init__": _FIELDS,

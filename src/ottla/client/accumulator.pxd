@@ -2,6 +2,7 @@
 
 from ottla.client.delivery cimport Batch, Delivery
 from ottla.client.partitioner cimport Partitioner
+from ottla.clock cimport SystemClock
 from ottla.records.builder cimport BatchBuilder
 
 
@@ -12,6 +13,7 @@ cdef class PartitionQueue:
     cdef readonly object closed
     cdef readonly object retries
     cdef readonly object in_flight
+    cdef public bint is_lingering
     cdef public object identity
     cdef public int next_sequence
 
@@ -26,12 +28,20 @@ cdef class TopicQueue:
 
 cdef class Accumulator:
     cdef readonly dict topics
+    cdef readonly dict unknown
     cdef readonly dict incomplete
+    cdef readonly dict ready
+    cdef readonly list lingering
+    cdef public object refusal
+    cdef long long _opened
+    cdef object _spare_buffers
+    cdef Py_ssize_t _batch_buffer_size
     cdef readonly Py_ssize_t buffered_bytes
     cdef Py_ssize_t _batch_size
     cdef Py_ssize_t _record_size_max
     cdef Py_ssize_t _buffer_memory
-    cdef object _now_ms
+    cdef SystemClock _system_clock
+    cdef TopicQueue _last_topic
     cdef object _clock
     cdef object _waiter
     cdef object _notify
@@ -45,6 +55,10 @@ cdef class Accumulator:
         bytes value,
         object headers,
     )
+    cdef Py_ssize_t _append_run(
+        self, Delivery behind, list values, Py_ssize_t start, int partition
+    ) except -1
+    cdef long long _now(self) except? -1
     cdef object _append_tuple(self, str topic, int partition, object given)
     cdef int _check_size(self, bytes key, bytes value, bytes packed) except -1
     cdef int _put(

@@ -18,17 +18,19 @@ Kafka: RecordAccumulator, ProducerBatch.
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cython
 
-from ottla.client.delivery import Batch, Delivery, ManyDeliveries
+from ottla.client.delivery import STORED, Batch, Delivery, ManyDeliveries
 from ottla.client.partitioner import Partitioner
+from ottla.clock import SystemClock
 from ottla.errors import RecordError
-from ottla.records.builder import FULL, pack_headers
+from ottla.records.builder import FULL, buffer_size_for, pack_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,11 +38,15 @@ if TYPE_CHECKING:
     from ottla.client.config import ProducerConfig
     from ottla.client.delivery import Waiter
     from ottla.clock import Clock
+    from ottla.errors import ClientError
     from ottla.records.builder import BatchBuilder
 
 _RECORD_OVERHEAD = cython.declare(cython.Py_ssize_t, 36)
 _BATCH_OVERHEAD = cython.declare(cython.Py_ssize_t, 61)
 _FULL = cython.declare(cython.int, FULL)
+_STORED = cython.declare(cython.int, STORED)
+_SPARE_BUFFERS_MAX = 32
+_NO_DATA = memoryview(b"")
 
 
 class PartitionQueue:
@@ -53,6 +59,7 @@ class PartitionQueue:
         closed: batches that are full, oldest first.
         retries: batches that were sent before and are to be sent again, oldest first.
         in_flight: batches that are with the broker, oldest first.
+        is_lingering: whether it is among the accumulator's `lingering`.
         identity: the producer id and epoch that its sequences belong to.
         next_sequence: the next batch's first sequence.
     """
@@ -64,8 +71,17 @@ class PartitionQueue:
         self.closed: deque[Batch] = deque()
         self.retries: deque[Batch] = deque()
         self.in_flight: deque[Batch] = deque()
+        self.is_lingering = False
         self.identity: Any = None
         self.next_sequence = 0
+
+    @property
+    def next_size(self) -> int:
+        """How many bytes will be sent next, about; before compression."""
+        batch: Batch | None = self.open
+        if self.retries or self.closed:
+            batch = (self.retries or self.closed)[0]
+        return 0 if batch is None else batch.builder.size
 
     @property
     def queued(self) -> int:
@@ -107,8 +123,14 @@ class Accumulator:
 
     Attributes:
         topics: by name.
+        unknown: those of them whose records wait for the number of partitions.
         incomplete: batches without an outcome, oldest first.
+        ready: partitions to be looked at by the sender: they have a closed batch, or one to be
+            sent again, or an open one that has waited for long enough.
+        lingering: a heap of (when its open batch was opened, number, partition) of the others
+            that have an open batch; once for each partition, and the batch may be a later one.
         buffered_bytes: what they take.
+        refusal: why nothing is taken any more, or None.
 
     Args:
         config: the producer's settings.
@@ -125,12 +147,20 @@ class Accumulator:
         notify: Callable[[bool], None],
     ) -> None:
         self.topics: dict[str, TopicQueue] = {}
+        self.unknown: dict[str, TopicQueue] = {}
         self.incomplete: dict[Batch, None] = {}
+        self.ready: dict[PartitionQueue, None] = {}
+        self.lingering: list[tuple[float, int, PartitionQueue]] = []
         self.buffered_bytes = 0
+        self.refusal: ClientError | None = None
+        self._opened = 0
+        self._spare_buffers: deque[bytearray] = deque()
         self._batch_size = min(config.batch_size, config.max_request_size)
+        self._batch_buffer_size = buffer_size_for(self._batch_size)
         self._record_size_max = config.max_request_size
         self._buffer_memory = config.buffer_memory
-        self._now_ms = clock.now_ms
+        self._system_clock = clock if isinstance(clock, SystemClock) else None
+        self._last_topic: TopicQueue | None = None
         self._clock = clock
         self._waiter = waiter
         self._notify = notify
@@ -173,9 +203,13 @@ class Accumulator:
         packed: bytes | None = None if headers is None else pack_headers(headers)
         self._check_size(key, value, packed)
         if timestamp_ms < 0:
-            timestamp_ms = self._now_ms()
-        delivery = Delivery(timestamp_ms)
-        found: TopicQueue | None = self.topics.get(topic)
+            timestamp_ms = self._now()
+        delivery: Delivery = Delivery.__new__(Delivery)
+        delivery.stamp(timestamp_ms)
+        found: TopicQueue | None = self._last_topic
+        if found is None or found.name is not topic:
+            found = self.topics.get(topic)
+            self._last_topic = found
         if found is None or not found.queues:
             return self._wait_for_topic(
                 topic, delivery, partition, timestamp_ms, key, value, packed
@@ -187,7 +221,7 @@ class Accumulator:
         self,
         deliveries: ManyDeliveries,
         topic: str,
-        values: Sequence[Any],
+        values: list[Any],
         start: cython.Py_ssize_t,
         partition: cython.int,
     ) -> int:
@@ -207,13 +241,13 @@ class Accumulator:
             RecordError: one is too large, or none that can be sent; those before it are appended.
         """
         index: cython.Py_ssize_t = start
+        taken: cython.Py_ssize_t
         first: Delivery | None = None
         count: cython.Py_ssize_t = 0
-        size: cython.Py_ssize_t = len(values)
         try:
-            while index < size:
+            while index < len(values):
                 given = values[index]
-                if isinstance(given, bytes) or given is None:
+                if type(given) is bytes or given is None:
                     delivery = self.append(topic, partition, -1, None, given, None)
                 else:
                     delivery = self._append_tuple(topic, partition, given)
@@ -227,10 +261,63 @@ class Accumulator:
                     first = delivery
                     count = 1
                 index += 1
+                if cython.compiled and index < len(values) and type(values[index]) is bytes:
+                    taken = self._append_run(delivery, values, index, partition)
+                    count += taken
+                    index += taken
         finally:
             if first is not None:
                 deliveries.took(first, count)
         return index
+
+    def _append_run(
+        self,
+        behind: Delivery,
+        values: list[Any],
+        start: cython.Py_ssize_t,
+        partition: cython.int,
+    ) -> cython.Py_ssize_t:
+        """Append plain values directly behind another record, for as long as they belong there.
+
+        Returns:
+            How many. The next one is to be appended alone: it is not plain or too large, or the
+            batch or the buffer is full, or it is another partition's turn.
+        """
+        batch: Batch = behind.batch
+        if batch.partition < 0:
+            return 0
+        topic: TopicQueue = self.topics[batch.topic]
+        partitioner: Partitioner = topic.partitioner
+        timestamp_ms: cython.longlong = self._now()
+        # From here on no Python code runs, see above.
+        queue: PartitionQueue = topic.queues[batch.partition]
+        builder: BatchBuilder = batch.builder
+        if queue.open is not batch or builder.count != behind.index + 1:
+            return 0
+        before: cython.Py_ssize_t = builder.size
+        room: cython.Py_ssize_t = self._buffer_memory - self.buffered_bytes
+        if partition < 0:
+            if partitioner.partition != batch.partition:
+                return 0
+            room = min(room, partitioner.left())
+        taken: cython.Py_ssize_t = builder.append_values(
+            timestamp_ms,
+            values,
+            start,
+            min(self._batch_size, before + room),
+            self._record_size_max - _BATCH_OVERHEAD - _RECORD_OVERHEAD,
+        )
+        size: cython.Py_ssize_t = builder.size - before
+        batch.held += size
+        self.buffered_bytes += size
+        if partition < 0:
+            partitioner.appended(size)
+        return taken
+
+    def _now(self) -> int:
+        if self._system_clock is not None:
+            return self._system_clock.now_ms()
+        return self._clock.now_ms()
 
     def _append_tuple(self, topic: str, partition: cython.int, given: object) -> Delivery | None:
         if isinstance(given, str):
@@ -308,8 +395,15 @@ class Accumulator:
                     filled = self._open(queue) or filled
             self._notify(filled)
         if sticky and topic.partitioner.appended(size):
-            queued = [each.queued for each in topic.queues]
-            topic.partitioner.draw(queued)
+            self._draw(topic)
+        return 0
+
+    def _draw(self, topic: TopicQueue) -> int:
+        """Have another partition drawn for the records without a key."""
+        with self._lock:
+            waiting = [*self.ready, *(queue for _, _, queue in self.lingering)]
+            queued = {each.partition: each.queued for each in waiting if each.topic == topic.name}
+        topic.partitioner.draw(queued)
         return 0
 
     def _try(
@@ -353,13 +447,43 @@ class Accumulator:
         full = queue.open
         if full is not None:
             queue.closed.append(full)
+            self.ready[queue] = None
         queue.open = self._new_batch(queue.topic, queue.partition)
         self.incomplete[queue.open] = None
+        self.linger(queue)
         return full is not None
+
+    def linger(self, queue: PartitionQueue) -> None:
+        """Have the sender look at a partition when its open batch has waited for long enough."""
+        with self._lock:
+            if not queue.is_lingering and queue.open is not None:
+                queue.is_lingering = True
+                self._opened += 1
+                heapq.heappush(self.lingering, (queue.open.created_ms, self._opened, queue))
 
     def _new_batch(self, topic: str, partition: int) -> Batch:
         clock = self._clock
-        return Batch(topic, partition, self._waiter, clock.monotonic_ms(), clock.monotonic_ns())
+        return Batch(
+            topic,
+            partition,
+            self._waiter,
+            clock.monotonic_ms(),
+            clock.monotonic_ns(),
+            self._spare_buffer(),
+        )
+
+    def _spare_buffer(self) -> bytearray | None:
+        """Return the buffer of a batch that is stored, where there is one that nobody looks at."""
+        if not self._spare_buffers:
+            return None
+        buffer = self._spare_buffers.popleft()
+        try:
+            buffer.pop()  # refused where there are views of it
+        except BufferError:
+            self._spare_buffers.append(buffer)
+            return None
+        buffer.append(0)
+        return buffer
 
     def _wait_for_topic(
         self,
@@ -381,6 +505,7 @@ class Accumulator:
             size = len(key or b"") + len(value or b"") + len(packed or b"") + _RECORD_OVERHEAD
             if not topic.pending:
                 topic.room = self._new_batch(name, -1)
+                self.unknown[name] = topic
             topic.room.held += size
             self.buffered_bytes += size
             delivery.move(topic.room, len(topic.pending))
@@ -393,7 +518,7 @@ class Accumulator:
 
     def unknown_topics(self) -> list[TopicQueue]:
         """Return the topics whose records wait for the number of partitions."""
-        return [topic for topic in list(self.topics.values()) if topic.pending]
+        return list(self.unknown.values())
 
     def assign(self, topic: TopicQueue, partitions: int) -> list[tuple[Delivery, RecordError]]:
         """Make a topic's partitions known, or more of them, and append what waited for it.
@@ -413,6 +538,7 @@ class Accumulator:
             topic.partitioner = Partitioner(partitions, self._batch_size)
             pending = topic.pending
             topic.pending = []
+            self.unknown.pop(topic.name, None)
             room = topic.room
             self.buffered_bytes -= room.held
             room.held = 0
@@ -440,6 +566,7 @@ class Accumulator:
             for each in topic.pending:
                 room.builder.append(each.timestamp_ms, None, None, None, 0x7FFFFFFF)
             topic.pending = []
+            self.unknown.pop(topic.name, None)
             return room
 
     def refuse(self, delivery: Delivery) -> Batch:
@@ -456,6 +583,43 @@ class Accumulator:
             if batch is not None:
                 queue.open = None
                 queue.closed.append(batch)
+                self.ready[queue] = None
+
+    def take_due(self, opened_ms: float) -> float | None:
+        """Make those partitions ready whose batch was opened until then.
+
+        Returns:
+            When the first of the others was opened, or None where there is none.
+        """
+        lingering = self.lingering
+        while lingering:
+            if lingering[0][0] > opened_ms:
+                return lingering[0][0]
+            with self._lock:
+                _, _, queue = heapq.heappop(lingering)
+                queue.is_lingering = False
+                batch = queue.open
+                if batch is None:
+                    continue
+                if batch.created_ms > opened_ms:
+                    self.linger(queue)
+                else:
+                    self.ready[queue] = None
+        return None
+
+    def lay_aside(self, queue: PartitionQueue) -> None:
+        """Have the sender look at a partition again when there is something to be sent."""
+        with self._lock:
+            if not queue.closed and not queue.retries:
+                self.ready.pop(queue, None)
+                self.linger(queue)
+
+    def look_again(self, queue: PartitionQueue) -> None:
+        """Have the sender look at a partition again, behind all others."""
+        with self._lock:
+            self.ready.pop(queue, None)
+            if queue.closed or queue.retries or queue.open is not None:
+                self.ready[queue] = None
 
     def complete(self, batch: Batch) -> None:
         """Forget a batch whose outcome is known."""
@@ -463,7 +627,11 @@ class Accumulator:
             self.incomplete.pop(batch, None)
             self.buffered_bytes -= batch.held
             batch.held = 0
-            batch.data = memoryview(b"")
+            batch.data = _NO_DATA
+            if batch.state == _STORED and len(self._spare_buffers) < _SPARE_BUFFERS_MAX:
+                buffer = batch.builder.take_buffer()
+                if len(buffer) == self._batch_buffer_size:
+                    self._spare_buffers.append(buffer)
 
 
 def as_bytes(what: str, data: Any) -> bytes | None:

@@ -75,6 +75,7 @@ class Cluster:
         nodes: the brokers by node id.
         controller_id: the node id of the controller, or -1.
         cluster_id: the cluster's id, or None.
+        updated_ms: when the last answer came, or None; the monotonic clock.
         matching: the topics that match what `want_matching` was given, the broker's own left out;
             None before they are known.
         unreachable: why the cluster was given up without ever having been reached, or None.
@@ -106,7 +107,7 @@ class Cluster:
         self._asking = False
         self._refresh = True
         self._next_ask_ms = 0.0
-        self._updated_ms: float | None = None
+        self.updated_ms: float | None = None
         self._told_ms = 0.0
 
     def _new_node(self, host: str, port: int) -> Node:
@@ -199,11 +200,11 @@ class Cluster:
 
     def _maybe_ask(self, now: float) -> float | None:
         age_max = self._config.metadata_max_age_ms
-        old = self._updated_ms is not None and now - self._updated_ms >= age_max
+        old = self.updated_ms is not None and now - self.updated_ms >= age_max
         if self._asking:
             return None
         if not (self._refresh or old):
-            return None if self._updated_ms is None else self._updated_ms + age_max
+            return None if self.updated_ms is None else self.updated_ms + age_max
         if now < self._next_ask_ms:
             return self._next_ask_ms
         node = self.connected_node()
@@ -296,7 +297,7 @@ class Cluster:
             self._refresh = True
             return
         now = self._clock.monotonic_ms()
-        self._updated_ms = now
+        self.updated_ms = now
         self.cluster_id = response.cluster_id
         self.controller_id = response.controller_id
         self._learn_nodes(response.brokers)

@@ -30,5 +30,6 @@ cdef class Delivery:
     cdef Batch _batch
     cdef int _index
     cdef long long _timestamp
+    cpdef object stamp(self, long long timestamp_ms)
     cpdef object move(self, Batch batch, int index)
     cpdef bint follows(self, Delivery first, Py_ssize_t count)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import cython  # noqa: TC002 - Cython reads the annotations
+import cython
 
 from ottla.errors import Timeout
 from ottla.records.builder import BatchBuilder
@@ -126,12 +126,18 @@ class Batch:
     """
 
     def __init__(
-        self, topic: str, partition: int, waiter: Waiter, created_ms: float, opened_ns: int
+        self,
+        topic: str,
+        partition: int,
+        waiter: Waiter,
+        created_ms: float,
+        opened_ns: int,
+        buffer: bytearray | None = None,
     ) -> None:
         self.topic = topic
         self.partition = partition
         self.waiter = waiter
-        self.builder = BatchBuilder()
+        self.builder = BatchBuilder(buffer=buffer)
         self.held = 0
         self.created_ms = created_ms
         self.state = BUFFERED
@@ -175,11 +181,10 @@ class Batch:
         return callbacks or []
 
 
+@cython.freelist(64)
+@cython.cclass
 class Delivery:
     """What `send` returns: the way of one record, from the buffer to the store."""
-
-    def __init__(self, timestamp_ms: cython.longlong) -> None:
-        self._timestamp = timestamp_ms
 
     def __repr__(self) -> str:
         return f"<Delivery to {self.topic}: {self.state}>"
@@ -283,6 +288,10 @@ class Delivery:
     def follows(self, first: Delivery, count: cython.Py_ssize_t) -> bool:
         """Tell whether the record stands behind `count` others, the first of them given."""
         return first._batch is self._batch and first._index + count == self._index
+
+    def stamp(self, timestamp_ms: cython.longlong) -> None:
+        """Take the record's timestamp."""
+        self._timestamp = timestamp_ms
 
     def move(self, batch: Batch, index: cython.int) -> None:
         """Take the place in a batch that the record was given."""

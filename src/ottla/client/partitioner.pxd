@@ -7,6 +7,7 @@ cdef class Partitioner:
     cdef Py_ssize_t _bytes
     cpdef int for_key(self, bytes key)
     cpdef bint appended(self, Py_ssize_t size)
+    cpdef Py_ssize_t left(self)
 
 
 cdef unsigned int _murmur2(bytes data, Py_ssize_t size)

@@ -12,13 +12,15 @@ Kafka: Utils.murmur2, BuiltInPartitioner.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import cython
 
 _M = cython.declare(cython.uint, 0x5BD1E995)
 _SEED = cython.declare(cython.uint, 0x9747B28C)
 _MASK = cython.declare(cython.ulonglong, 0xFFFFFFFF)
+_NO_LIMIT = 0x7FFFFFFF
+_DRAWS_MAX = 32
 
 
 def murmur2(data: bytes) -> int:
@@ -82,17 +84,31 @@ class Partitioner:
         self._bytes += size
         return self._bytes >= self._sticky_bytes and self._partitions > 1
 
-    def draw(self, queued: Sequence[int]) -> None:
-        """Draw the next partition.
+    def left(self) -> int:
+        """Return how many bytes are missing until another is due."""
+        return _NO_LIMIT if self._partitions == 1 else self._sticky_bytes - self._bytes
+
+    def draw(self, queued: Mapping[int, int]) -> None:
+        """Draw the next partition: one that has so many batches less than the longest queue is so
+        many times likelier, and one more.
 
         Args:
-            queued: how many batches wait for each partition, those without a leader included
-                as -1: they are not drawn unless there is no other.
+            queued: how many batches wait for each partition for which any wait; -1 for those
+                without a leader, which are not drawn unless there is no other.
         """
         self._bytes = 0
-        longest = max(queued, default=0)
-        weights = [0 if each < 0 else longest + 1 - each for each in queued]
+        longest = max(0, *queued.values()) if queued else 0
+        for _ in range(_DRAWS_MAX):  # quicker than to weigh all of them, as few have a queue
+            drawn = random.randrange(self._partitions)
+            if random.randrange(longest + 1) < _weight(queued.get(drawn, 0), longest):
+                self.partition = drawn
+                return
+        weights = [_weight(queued.get(each, 0), longest) for each in range(self._partitions)]
         if not any(weights):
             self.partition = random.randrange(self._partitions)
             return
         self.partition = random.choices(range(len(weights)), weights)[0]
+
+
+def _weight(queued: int, longest: int) -> int:
+    return 0 if queued < 0 else longest + 1 - queued

@@ -10,10 +10,10 @@ import os
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ottla.client.accumulator import Accumulator, as_bytes
+from ottla.client.accumulator import Accumulator
 from ottla.client.address import open_network
 from ottla.client.cluster import Cluster
 from ottla.client.config import ProducerConfig, make_config
@@ -21,9 +21,9 @@ from ottla.client.delivery import Batch, Delivery, ManyDeliveries, RecordMetadat
 from ottla.client.driver import Driver
 from ottla.client.lives import Lives
 from ottla.client.sender import Sender
+from ottla.client.sending import Sending, checked_partition, checked_topic
 from ottla.clock import SYSTEM
 from ottla.errors import (
-    BufferFull,
     ClientError,
     Closed,
     DeliveryError,
@@ -31,7 +31,6 @@ from ottla.errors import (
     Forked,
     KafkaError,
     OutcomeUnknown,
-    RecordError,
 )
 
 if TYPE_CHECKING:
@@ -41,19 +40,12 @@ if TYPE_CHECKING:
     from ottla.clock import Clock
     from ottla.trace import Life
 
-Headers = Mapping[str, bytes | str | None] | Iterable[tuple[str, bytes | str | None]]
-OnDelivery = Callable[[Delivery], None]
-
 _EXIT_FLUSH_S = 5.0
 _CAUSES_MAX = 3
 
 
 class ProducerCore:
-    """The parts of a producer, and how they work together.
-
-    Attributes:
-        refusal: why nothing can be sent any more, or None.
-    """
+    """The parts of a producer, and how they work together."""
 
     def __init__(self, network: Network, config: ProducerConfig, clock: Clock) -> None:
         self.config = config
@@ -61,9 +53,18 @@ class ProducerCore:
         self.accumulator = Accumulator(config, clock, self, self._notify)
         self.sender = Sender(config, self.cluster, self.accumulator, clock)
         self.driver = Driver(network, self, clock)
-        self.refusal: ClientError | None = None
         self.clock = clock
         self.is_closed = False
+
+    @property
+    def refusal(self) -> ClientError | None:
+        """Why nothing can be sent any more, or None."""
+        refusal: ClientError | None = self.accumulator.refusal
+        return refusal
+
+    @refusal.setter
+    def refusal(self, refusal: ClientError) -> None:
+        self.accumulator.refusal = refusal
 
     def _notify(self, filled: bool) -> None:
         if filled:
@@ -201,7 +202,7 @@ def _delivery_error(
     return error
 
 
-class Producer:
+class Producer(Sending):
     """Sends records to topics.
 
     Args:
@@ -223,10 +224,8 @@ class Producer:
         given = address if address is not None else bootstrap_servers
         self._core = ProducerCore(open_network(given, config.client_id, clock), config, clock)
         _CORES.add(self._core)
-        self._append = self._core.accumulator.append
-        self._key_serializer = config.key_serializer
-        self._value_serializer = config.value_serializer
-        self._lives = Lives(config.required_acks) if config.trace else None
+        lives = Lives(config.required_acks) if config.trace else None
+        super().__init__(self._core, lives)
 
     def __repr__(self) -> str:
         return f"<Producer {self._core.cluster.address}: {self.state}>"
@@ -242,116 +241,6 @@ class Producer:
     def is_connected(self) -> bool:
         """Whether a broker is connected now."""
         return any(node.state.value == "ready" for node in self._core.cluster.all_nodes())
-
-    def send(
-        self,
-        topic: str,
-        value: Any = None,
-        key: Any = None,
-        headers: Headers | None = None,
-        partition: int | None = None,
-        timestamp_ms: int | None = None,
-        on_delivery: OnDelivery | None = None,
-    ) -> Delivery:
-        """Put a record on its way.
-
-        Args:
-            topic: its topic.
-            value: bytes, str (sent as UTF-8), None, or whatever `value_serializer` takes.
-            key: the same for the key.
-            headers: (name, value) pairs or a mapping.
-            partition: its partition; None for the key's, or a partition that fills well.
-            timestamp_ms: milliseconds since 1970; None for now.
-            on_delivery: is called with the handle when the outcome is known, by the thread that
-                does the client's work.
-
-        Returns:
-            Its handle. That it exists says nothing about the record but that it is buffered:
-            `flush()` or `handle.result()` tell when it is stored.
-
-        Raises:
-            BufferFull: there was no room for `max_block_ms`.
-            RecordError: it cannot be made a record.
-            Closed: the producer is closed.
-            Forked: it belongs to another process.
-        """
-        delivery = self._send(topic, value, key, headers, partition, timestamp_ms)
-        while delivery is None:
-            self._wait_for_room()
-            delivery = self._send(topic, value, key, headers, partition, timestamp_ms)
-        if on_delivery is not None:
-            delivery.add_done_callback(on_delivery)
-        return delivery
-
-    def try_send(
-        self,
-        topic: str,
-        value: Any = None,
-        key: Any = None,
-        headers: Headers | None = None,
-        partition: int | None = None,
-        timestamp_ms: int | None = None,
-        on_delivery: OnDelivery | None = None,
-    ) -> Delivery:
-        """Put a record on its way without ever waiting; see `send`.
-
-        Raises:
-            BufferFull: there is no room.
-        """
-        delivery = self._send(topic, value, key, headers, partition, timestamp_ms)
-        if delivery is None:
-            raise self._buffer_full("there is no room in the producer's buffer")
-        if on_delivery is not None:
-            delivery.add_done_callback(on_delivery)
-        return delivery
-
-    def _send(
-        self,
-        topic: str,
-        value: Any,
-        key: Any,
-        headers: Headers | None,
-        partition: int | None,
-        timestamp_ms: int | None,
-    ) -> Delivery | None:
-        core = self._core
-        if core.refusal is not None:
-            raise core.refusal
-        created_ns = core.clock.monotonic_ns() if self._lives is not None else 0
-        if self._value_serializer is not None and value is not None:
-            value = self._value_serializer(value)
-        if self._key_serializer is not None and key is not None:
-            key = self._key_serializer(key)
-        if type(value) is not bytes and value is not None:
-            value = as_bytes("value", value)
-        if type(key) is not bytes and key is not None:
-            key = as_bytes("key", key)
-        delivery = self._append(
-            _checked(topic) if type(topic) is not str or not topic else topic,
-            -1 if partition is None else _checked_partition(partition),
-            -1 if timestamp_ms is None else timestamp_ms,
-            key,
-            value,
-            None if headers is None else _as_headers(headers),
-        )
-        if self._lives is not None and delivery is not None:
-            buffered_ns = core.clock.monotonic_ns()
-            self._lives.created(delivery, created_ns, buffered_ns, key, value)
-        return delivery
-
-    def _wait_for_room(self) -> None:
-        core = self._core
-        seconds = core.config.max_block_ms / 1000
-        if not core.wait(lambda: core.accumulator.has_room, seconds):
-            raise self._buffer_full(f"no room in the producer's buffer for {seconds:g} s")
-
-    def _buffer_full(self, what: str) -> BufferFull:
-        size = self._core.config.buffer_memory
-        return BufferFull(
-            f"{what}: {size} bytes wait to be delivered",
-            "The record was not sent; those before it are still on their way.",
-            ("Send more slowly, or set a larger buffer_memory.",),
-        )
 
     def send_many(
         self, topic: str, values: Iterable[Any], partition: int | None = None
@@ -374,14 +263,15 @@ class Producer:
         core = self._core
         if core.refusal is not None:
             raise core.refusal
-        items: Sequence[Any] = values if isinstance(values, list | tuple) else list(values)
+        items: list[Any] = values if isinstance(values, list) else list(values)
         if self._value_serializer is not None or self._key_serializer is not None:
             items = [self._serialized(item) for item in items]
         deliveries = ManyDeliveries(topic, core)
-        number = -1 if partition is None else _checked_partition(partition)
+        number = -1 if partition is None else checked_partition(partition)
+        checked_topic(topic)
         index = 0
         while True:
-            index = core.accumulator.append_many(deliveries, _checked(topic), items, index, number)
+            index = core.accumulator.append_many(deliveries, topic, items, index, number)
             if index >= len(items):
                 return deliveries
             self._wait_for_room()
@@ -466,30 +356,6 @@ class Producer:
 
 _ABANDONED: list[ProducerCore] = []
 """Producers that nobody holds any more, with records that are still on their way."""
-
-
-def _as_headers(headers: Headers) -> list[tuple[str, bytes | None]]:
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    try:
-        return [(name, as_bytes("header's value", value)) for name, value in pairs]
-    except (TypeError, ValueError) as error:
-        if isinstance(error, RecordError):
-            raise
-        raise RecordError(
-            "headers must be (name, value) pairs or a mapping", "The record was not sent."
-        ) from error
-
-
-def _checked(topic: str) -> str:
-    if not isinstance(topic, str) or not topic:
-        raise RecordError(f"{topic!r} cannot name a topic", "The record was not sent.")
-    return topic
-
-
-def _checked_partition(partition: int) -> int:
-    if not isinstance(partition, int) or partition < 0:
-        raise RecordError(f"there is no partition {partition!r}", "The record was not sent.")
-    return partition
 
 
 def _at_exit() -> None:

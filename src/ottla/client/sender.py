@@ -21,6 +21,7 @@ Kafka: Sender, TransactionManager (KIP-98, KIP-360).
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,7 +44,7 @@ from ottla.protocol.messages.api_22_init_producer_id import (
 )
 
 if TYPE_CHECKING:
-    from ottla.client.accumulator import Accumulator, PartitionQueue, TopicQueue
+    from ottla.client.accumulator import Accumulator, PartitionQueue
     from ottla.client.cluster import Cluster
     from ottla.client.config import ProducerConfig
     from ottla.client.node import Node
@@ -106,6 +107,7 @@ class Sender:
         self._identity_refusal: KafkaError | None = None
         self._confirmed: dict[PartitionQueue, tuple[object, int]] = {}
         self._outcomes = threading.Lock()
+        self._known_ms: float | None = None
         self._told_ms = -_STILL_TRYING_EVERY_MS
 
     # -- time
@@ -114,7 +116,7 @@ class Sender:
         """Do what is due; returns when to look again, on the monotonic clock, or None."""
         now = self._clock.monotonic_ms()
         accumulator = self._accumulator
-        if not accumulator.incomplete and not accumulator.unknown_topics():
+        if not accumulator.incomplete and not accumulator.unknown:
             return None
         if self._cluster.unreachable is not None:
             self._fail_everything(self._cluster.unreachable)
@@ -131,7 +133,7 @@ class Sender:
 
     def has_work(self) -> bool:
         """Tell whether any record has no outcome yet."""
-        return bool(self._accumulator.incomplete) or bool(self._accumulator.unknown_topics())
+        return bool(self._accumulator.incomplete or self._accumulator.unknown)
 
     def _resolve_topics(self, now: float) -> float | None:
         """Append the records whose topic has become known; fail those whose never will."""
@@ -151,10 +153,12 @@ class Sender:
                 late = self._late(topic.room, now)
                 self._finish(self._accumulator.give_up(topic), FAILED, late)
             due.append(topic.room.created_ms + self._config.delivery_timeout_ms)
-        for name, known in list(self._accumulator.topics.items()):
-            grown = self._cluster.topics.get(name)
-            if grown is not None and len(grown.leaders) > len(known.queues) > 0:
-                self._accumulator.assign(known, len(grown.leaders))
+        if self._known_ms != self._cluster.updated_ms:
+            self._known_ms = self._cluster.updated_ms
+            for name, known in list(self._accumulator.topics.items()):
+                grown = self._cluster.topics.get(name)
+                if grown is not None and len(grown.leaders) > len(known.queues) > 0:
+                    self._accumulator.assign(known, len(grown.leaders))
         return _earliest(due)
 
     def _topic_problem(self, name: str, now: float) -> KafkaError | None:
@@ -177,13 +181,13 @@ class Sender:
     def _expire(self, now: float) -> float | None:
         """Fail what has waited for longer than the user allows."""
         timeout = self._config.delivery_timeout_ms
-        due: float | None = None
-        for batch in list(self._accumulator.incomplete):
-            if batch.created_ms + timeout > now:
-                due = batch.created_ms + timeout
-                break
-            self._give_up(batch, now)
-        return due
+        incomplete = self._accumulator.incomplete
+        while incomplete:
+            oldest = next(iter(incomplete))
+            if oldest.created_ms + timeout > now:
+                return oldest.created_ms + timeout
+            self._give_up(oldest, now)
+        return None
 
     def _give_up(self, batch: Batch, now: float) -> None:
         queue = self._queue_of(batch)
@@ -238,6 +242,7 @@ class Sender:
         for batches in (queue.closed, queue.retries, queue.in_flight):
             if batch in batches:
                 batches.remove(batch)
+        self._accumulator.look_again(queue)
 
     def _fail_everything(self, error: KafkaError) -> None:
         for topic in self._accumulator.unknown_topics():
@@ -284,40 +289,61 @@ class Sender:
     # -- sending
 
     def _send_ready(self, now: float) -> float | None:
-        due: list[float | None] = []
-        ready: dict[Node, list[PartitionQueue]] = {}
-        for topic in list(self._accumulator.topics.values()):
-            self._cluster.want([topic.name])
-            for queue in topic.queues:
-                if queue.open is None and not queue.closed and not queue.retries:
-                    continue
-                waits = self._waits_until(queue, now)
-                if waits > now:
-                    due.append(waits)
-                    continue
-                node = self._leader(topic, queue)
-                if node is not None and node.is_ready():
-                    ready.setdefault(node, []).append(queue)
-        for node, queues in ready.items():
+        accumulator = self._accumulator
+        hurries = self.flushing or not accumulator.has_room
+        opened = accumulator.take_due(now if hurries else now - self._config.linger_ms)
+        due = None if opened is None else opened + self._config.linger_ms
+        if not accumulator.ready:
+            return due
+        room = {node: self._room_of(node) for node in self._cluster.nodes.values()}
+        if room and not any(room.values()):
+            return due  # an answer comes before anything can be sent
+        chosen: dict[Node, list[PartitionQueue]] = {}
+        for queue in list(accumulator.ready):
+            waits = self._waits_until(queue, now)
+            if waits > now:
+                if queue.retries:
+                    due = waits if due is None else min(due, waits)
+                else:
+                    accumulator.lay_aside(queue)
+                continue
+            node = self._leader(queue)
+            if node is None or not room.get(node) or not node.is_ready():
+                continue
+            chosen.setdefault(node, []).append(queue)
+            room[node] = max(room[node] - queue.next_size, 0)
+            if not any(room.values()):
+                break
+        for node, queues in chosen.items():
             self._send_to(node, queues, now)
-        return _earliest(due)
+        return due
+
+    def _room_of(self, node: Node) -> int:
+        """Return how many bytes may be under way to a broker besides what is."""
+        free = self._config.max_in_flight_requests_per_connection - node.in_flight
+        return max(free, 0) * self._config.max_request_size
 
     def _waits_until(self, queue: PartitionQueue, now: float) -> float:
         if queue.retries:
             return queue.retries[0].next_try_ms
-        if queue.closed or self.flushing or not self._accumulator.has_room:
+        batch = queue.open
+        if queue.closed:
             return now
-        return now if queue.open is None else queue.open.created_ms + self._config.linger_ms
+        if batch is None:
+            return math.inf
+        if self.flushing or not self._accumulator.has_room:
+            return now
+        return batch.created_ms + self._config.linger_ms
 
-    def _leader(self, topic: TopicQueue, queue: PartitionQueue) -> Node | None:
-        node = self._cluster.leader_of(topic.name, queue.partition)
+    def _leader(self, queue: PartitionQueue) -> Node | None:
+        node = self._cluster.leader_of(queue.topic, queue.partition)
         problem = self._cluster.problem_of(node)
         if node is None:
             self._cluster.refresh()
-            info = self._cluster.topics[topic.name]
+            info = self._cluster.topics[queue.topic]
             if info.error == codes.NONE or not info.leaders:
                 return None
-            problem_of_topic = self._topic_problem(topic.name, self._clock.monotonic_ms())
+            problem_of_topic = self._topic_problem(queue.topic, self._clock.monotonic_ms())
             if problem_of_topic is not None:
                 self._fail_queue(queue, problem_of_topic)
         elif problem is not None:
@@ -333,16 +359,35 @@ class Sender:
 
     def _send_to(self, node: Node, queues: list[PartitionQueue], now: float) -> None:
         in_flight_max = self._config.max_in_flight_requests_per_connection
+        size_max = self._config.max_request_size
+        served: set[PartitionQueue] = set()
         while node.in_flight < in_flight_max and node.is_ready():
             batches, size = [], 0
             for queue in queues:
-                batch = self._next_batch(queue, now, self._config.max_request_size - size)
+                batch = self._next_batch(queue, now, size_max - size)
                 if batch is not None:
                     batches.append(batch)
                     size += len(batch.data)
+                    served.add(queue)
             if not batches:
-                return
+                break
             self._send(node, batches)
+        for queue in queues:
+            if self._waits_until(queue, now) > now:
+                self._accumulator.lay_aside(queue)
+            elif self._is_blocked(queue):
+                self._accumulator.ready.pop(queue, None)
+            elif queue in served:
+                self._accumulator.look_again(queue)
+
+    def _is_blocked(self, queue: PartitionQueue) -> bool:
+        """Tell whether nothing of a partition can be sent before there is another answer for it."""
+        if not queue.in_flight:
+            return False
+        if queue.retries:
+            batch = queue.retries[0]
+            return batch.base_sequence < 0 or not self._may_follow(queue, batch.identity)
+        return queue.identity is not self._identity or not self._may_follow(queue, queue.identity)
 
     def _next_batch(self, queue: PartitionQueue, now: float, room: int) -> Batch | None:
         """Take the next batch of a partition, where it is its turn and it fits."""
@@ -468,6 +513,8 @@ class Sender:
                 self._finish(batch, STORED)
         else:
             self._judge(batches, response)
+        for batch in batches:
+            self._accumulator.look_again(self._queue_of(batch))
 
     def _judge(self, batches: list[Batch], response: ProduceResponse) -> None:
         waiting = {(batch.topic, batch.partition): batch for batch in batches}

@@ -16,11 +16,22 @@ cdef class BatchBuilder:
         object headers,
         Py_ssize_t size_max,
     ) except? -2
+    cpdef Py_ssize_t append_values(
+        self,
+        long long timestamp_ms,
+        list values,
+        Py_ssize_t start,
+        Py_ssize_t size_max,
+        Py_ssize_t value_size_max,
+    ) except -1
+    cpdef bytearray take_buffer(self)
     cdef int _grow(self, Py_ssize_t wanted) except -1
-    cdef int _varint(self, long long value) except -1
-    cdef int _bytes(self, bytes data, Py_ssize_t size) except -1
 
 
-cdef Py_ssize_t _varint_size(long long value)
+cdef Py_ssize_t _put_varint(unsigned char* data, Py_ssize_t at, long long value) noexcept
+cdef Py_ssize_t _put_bytes(
+    unsigned char* data, Py_ssize_t at, bytes source, Py_ssize_t size
+) noexcept
+cdef Py_ssize_t _varint_size(long long value) noexcept
 cpdef bytes pack_headers(object headers)
 cdef int _pack_varint(bytearray packed, long long value) except -1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cython
 
@@ -35,6 +35,9 @@ _PRODUCER = struct.Struct(">qhi")
 _PRODUCER_AT = 43
 _MAGIC = 2
 
+BUFFER_BYTES_MIN = 1024
+"""What a batch begins with; it doubles as it must."""
+
 FULL = -1
 """What `append` answers when the record does not fit any more."""
 
@@ -50,10 +53,15 @@ class BatchBuilder:
 
     Args:
         bytes_expected: the size to begin with; the buffer grows as it must.
+        buffer: what `take_buffer` of another builder gave, to be used once more.
     """
 
-    def __init__(self, bytes_expected: int = 1024) -> None:
-        self._buffer = bytearray(max(bytes_expected, _HEADER_BYTES))
+    def __init__(
+        self, bytes_expected: int = BUFFER_BYTES_MIN, buffer: bytearray | None = None
+    ) -> None:
+        if buffer is None:
+            buffer = bytearray(max(bytes_expected, _HEADER_BYTES))
+        self._buffer = buffer
         self._data = self._buffer
         self._room = len(self._buffer)
         self.size = _HEADER_BYTES
@@ -107,25 +115,92 @@ class BatchBuilder:
             return FULL
         if end > self._room:
             self._grow(end)
-        self._varint(body)
-        self._data[self.size] = 0
-        self.size += 1
-        self._varint(delta)
-        self._varint(self.count)
-        self._varint(key_size)
+        data: cython.p_uchar = self._data
+        at: cython.Py_ssize_t = _put_varint(data, self.size, body)
+        data[at] = 0
+        at = _put_varint(data, at + 1, delta)
+        at = _put_varint(data, at, self.count)
+        at = _put_varint(data, at, key_size)
         if key is not None:
-            self._bytes(key, key_size)
-        self._varint(value_size)
+            at = _put_bytes(data, at, key, key_size)
+        at = _put_varint(data, at, value_size)
         if value is not None:
-            self._bytes(value, value_size)
+            at = _put_bytes(data, at, value, value_size)
         if packed is not None:
-            self._bytes(packed, headers_size)
+            at = _put_bytes(data, at, packed, headers_size)
         else:
-            self._data[self.size] = 0
-            self.size += 1
+            data[at] = 0
+            at += 1
+        self.size = at
         self.max_timestamp = max(self.max_timestamp, timestamp_ms)
         self.count += 1
         return self.count - 1
+
+    def append_values(
+        self,
+        timestamp_ms: cython.longlong,
+        values: list[Any],
+        start: cython.Py_ssize_t,
+        size_max: cython.Py_ssize_t,
+        value_size_max: cython.Py_ssize_t,
+    ) -> int:
+        """Append plain values from a list for as long as they are plain and fit.
+
+        Args:
+            timestamp_ms: the timestamp of all of them.
+            values: the list.
+            start: where to begin in it.
+            size_max: the most that the whole batch may grow to.
+            value_size_max: the size of the largest value that is taken.
+
+        Returns:
+            How many were taken; the next one is not `bytes`, is too large, or does not fit.
+        """
+        end: cython.Py_ssize_t = len(values)
+        at: cython.Py_ssize_t = start
+        if self.count == 0:
+            self.base_timestamp = timestamp_ms
+        delta: cython.longlong = timestamp_ms - self.base_timestamp
+        delta_size: cython.Py_ssize_t = _varint_size(delta)
+        while at < end:
+            given = values[at]
+            if type(given) is not bytes:
+                break
+            value: bytes = given
+            size: cython.Py_ssize_t = len(value)
+            if size > value_size_max:
+                break
+            body: cython.Py_ssize_t = (
+                3 + delta_size + _varint_size(self.count) + _varint_size(size) + size
+            )
+            after: cython.Py_ssize_t = self.size + _varint_size(body) + body
+            if after > size_max and self.count > 0:
+                break
+            if after > self._room:
+                self._grow(after)
+            data: cython.p_uchar = self._data
+            to: cython.Py_ssize_t = _put_varint(data, self.size, body)
+            data[to] = 0
+            to = _put_varint(data, to + 1, delta)
+            to = _put_varint(data, to, self.count)
+            data[to] = 1
+            to = _put_varint(data, to + 1, size)
+            to = _put_bytes(data, to, value, size)
+            data[to] = 0
+            self.size = to + 1
+            self.count += 1
+            at += 1
+        if at > start and timestamp_ms > self.max_timestamp:
+            self.max_timestamp = timestamp_ms
+        return at - start
+
+    def take_buffer(self) -> bytearray:
+        """Return the buffer, to be used by another builder; this one is of no use any more."""
+        buffer = self._buffer
+        self._buffer = bytearray()
+        self._data = self._buffer
+        self._room = 0
+        return buffer
 
     def _grow(self, wanted: cython.Py_ssize_t) -> int:
         room: cython.Py_ssize_t = self._room
@@ -140,30 +215,6 @@ class BatchBuilder:
         self._buffer = buffer
         self._data = buffer
         self._room = room
-        return 0
-
-    def _varint(self, value: cython.longlong) -> int:
-        bits: cython.ulonglong
-        if cython.compiled:
-            bits = cython.cast(cython.ulonglong, (value << 1) ^ (value >> 63))
-        else:
-            bits = ((value << 1) ^ (value >> 63)) & 0xFFFF_FFFF_FFFF_FFFF
-        at: cython.Py_ssize_t = self.size
-        while bits > 0x7F:
-            self._data[at] = (bits & 0x7F) | 0x80
-            at += 1
-            bits >>= 7
-        self._data[at] = bits
-        self.size = at + 1
-        return 0
-
-    def _bytes(self, data: bytes, size: cython.Py_ssize_t) -> int:
-        if cython.compiled:
-            source: cython.p_const_uchar = data
-            memcpy(self._data + self.size, source, size)
-        else:
-            self._buffer[self.size : self.size + size] = data
-        self.size += size
         return 0
 
     def build(
@@ -219,6 +270,14 @@ class BatchBuilder:
         return batch
 
 
+def buffer_size_for(size: int) -> int:
+    """Return how large the buffer of a batch of so many bytes is in the end."""
+    room = BUFFER_BYTES_MIN
+    while room < size:
+        room *= 2
+    return room
+
+
 def stamp_producer(
     batch: memoryview, producer_id: int, producer_epoch: int, base_sequence: int
 ) -> None:
@@ -233,6 +292,34 @@ def batch_of(records: Iterable[tuple[bytes | None, bytes | None]], timestamp_ms:
     for key, value in records:
         builder.append(timestamp_ms, key, value, None, 0x7FFFFFFF)
     return builder.build()
+
+
+def _put_varint(
+    data: cython.p_uchar, at: cython.Py_ssize_t, value: cython.longlong
+) -> cython.Py_ssize_t:
+    """Write a varint and return where it ends."""
+    bits: cython.ulonglong
+    if cython.compiled:
+        bits = cython.cast(cython.ulonglong, (value << 1) ^ (value >> 63))
+    else:
+        bits = ((value << 1) ^ (value >> 63)) & 0xFFFF_FFFF_FFFF_FFFF
+    while bits > 0x7F:
+        data[at] = (bits & 0x7F) | 0x80
+        at += 1
+        bits >>= 7
+    data[at] = bits
+    return at + 1
+
+
+def _put_bytes(
+    data: cython.p_uchar, at: cython.Py_ssize_t, source: bytes, size: cython.Py_ssize_t
+) -> cython.Py_ssize_t:
+    """Copy bytes and return where they end."""
+    if cython.compiled:
+        memcpy(data + at, cython.cast(cython.p_const_uchar, source), size)
+    else:
+        data[at : at + size] = source
+    return at + size
 
 
 def _varint_size(value: cython.longlong) -> int:
