@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ottla import Broker
+from ottla import Broker, Producer
 from ottla.broker.broker import parse_address
 from ottla.broker.caller import Caller
 from ottla.broker.requests import Context, Pending, Reply
@@ -270,14 +270,15 @@ with Broker({str(tmp_path / "store")!r}) as broker:
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     with process:
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
-        from ottla import Producer
-
-        with Producer(address) as producer:
-            producer.send("t", b"v").result(WAIT_S)
-            process.send_signal(how)
-            assert process.wait(WAIT_S) == 0
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            with Producer(address) as producer:
+                producer.send("t", b"v").result(WAIT_S)
+                process.send_signal(how)
+                assert process.wait(WAIT_S) == 0
+        finally:
+            process.kill()
     with Broker(tmp_path / "store") as broker:
         assert broker.engine.store.was_clean
         log = broker.engine.log_of("t", 0)

@@ -422,10 +422,13 @@ def test_ctrl_c_ends_an_iterator_and_the_group_is_left(quick: dict[str, Any]) ->
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert process.stdout is not None
-        assert sorted(process.stdout.readline() for _ in range(2)) == ["b'0'\n", "b'1'\n"]
-        process.send_signal(2)
-        _, errors = process.communicate(timeout=PATIENCE_S)
+        try:
+            assert process.stdout is not None
+            assert sorted(process.stdout.readline() for _ in range(2)) == ["b'0'\n", "b'1'\n"]
+            process.send_signal(2)
+            _, errors = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
         assert "KeyboardInterrupt" in errors
         with Consumer(address, "t", group="g", **quick) as other:
             share(other)

@@ -57,7 +57,9 @@ class Serving:
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line == f"ready {self.address}\n", line
+        if line != f"ready {self.address}\n":
+            self.stop(signal.SIGKILL)
+            raise AssertionError(f"it did not start: {line!r}")
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Stop it and return its exit code."""
@@ -69,6 +71,7 @@ class Serving:
             return process.wait(_STOP_TIMEOUT_S)
         finally:
             process.kill()
+            process.wait()
             process.stdout.close()
 
     def restart(self) -> None:

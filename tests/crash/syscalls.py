@@ -109,8 +109,12 @@ class Runner:
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(30)
-        self._process.stdout.close()
+        try:
+            self._process.wait(30)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._process.stdout.close()
 
     def run(self, *options: str) -> tuple[list[list[Any]], int]:
         """Run it once in an empty folder; returns what it told, and how it ended."""
