@@ -112,7 +112,11 @@ def measure(given: argparse.Namespace) -> kept.Run:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Measure, print the table, and keep the figures; returns 1 if a case has failed."""
+    """Measure, print the table, and keep the figures.
+
+    Returns:
+        1 if something went wrong; what is missing here and goals that are missed are no errors.
+    """
     given = arguments(args)
     run = measure(given)
     print(report.as_text(run))
@@ -124,7 +128,12 @@ def main(args: list[str] | None = None) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(kept.to_json(run))
         print(f"all figures: {out}")
-    return 0
+    failures = [
+        f"{each.number} {each.title}: {why}" for each in run.outcomes for why in each.failures()
+    ]
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -212,12 +212,14 @@ class Measured:
         settings: how it was set up.
         samples: one of each round.
         why: what ended it, "" for nothing.
+        has_failed: whether that is an error, and not only something that is missing here.
     """
 
     name: str
     settings: dict[str, str] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     why: str = ""
+    has_failed: bool = False
 
     def values(self, figure: str) -> list[float]:
         """Return a figure of all rounds; also of the fields of a sample that are numbers."""
@@ -272,6 +274,7 @@ class Outcome:
         goals: its goals.
         why: why it was not run; "" if it was.
         seconds: how long it took.
+        has_failed: whether an error is why.
     """
 
     number: str
@@ -280,6 +283,12 @@ class Outcome:
     goals: list[Goal] = field(default_factory=list)
     why: str = ""
     seconds: float = 0.0
+    has_failed: bool = False
+
+    def failures(self) -> list[str]:
+        """Return what went wrong; what is only missing here is not among it."""
+        found = [f"{each.name}: {each.why}" for each in self.sides if each.has_failed]
+        return [self.why, *found] if self.has_failed else found
 
     def side(self, name: str) -> Measured:
         """Return a side by its name."""
@@ -291,10 +300,12 @@ class Outcome:
         return [self._reached(goal) for goal in self.goals]
 
     def _reached(self, goal: Goal) -> Reached:
+        if self.why:
+            return Reached(goal, None, None, None, self.why)
         side = self.side(goal.side)
         ours, theirs = side.median(goal.figure), None
         if ours is None:
-            return Reached(goal, None, None, None, self.why or side.why or "no such figure")
+            return Reached(goal, None, None, None, side.why or "no such figure")
         if goal.against is None:
             return Reached(goal, ours, None, ours - goal.allowance)
         other = self.side(goal.against)
@@ -328,6 +339,7 @@ def run(
                 tell(f"{case.number} {case.title}: round {turn + 1} of {case.rounds or rounds}")
     except Exception as error:
         outcome.why = reason_of(error)
+        outcome.has_failed = not isinstance(error, CannotRun)
     outcome.seconds = time.perf_counter() - begin
     if not outcome.why and all(each.why for each in outcome.sides):
         outcome.why = outcome.sides[0].why if outcome.sides else "it has no sides"
@@ -350,6 +362,7 @@ def _round(case: Case, outcome: Outcome, turn: int) -> None:
                 raise NotProven(problem)
         except Exception as error:
             measured.why = reason_of(error)
+            measured.has_failed = not isinstance(error, CannotRun)
         else:
             measured.samples.append(sample)
 

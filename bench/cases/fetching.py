@@ -130,12 +130,12 @@ def cases(options: Options) -> list[Case | NotRun]:
             kind = "cold" if is_cold else "warm"
             run = partial(fetching.fetch, connections, is_cold)
             title = f"fetch requests, {kind}, {connections} connection(s)"
-            found.append(_case(title, run, _RATE_GOALS))
+            found.append(_case(title, run, _RATE_GOALS, is_quick=connections == 1))
     for consumers in (1, 8):
         title = f"librdkafka consumes, warm, {consumers} consumer(s)"
         found.append(_case(title, partial(fetching.consume, consumers), _RATE_GOALS))
     title = "a record's way from its producer to a waiting consumer"
-    found.append(_case(title, fetching.reach, _TIME_GOALS))
+    found.append(_case(title, fetching.reach, _TIME_GOALS, is_quick=True))
     return found
 
 
@@ -149,9 +149,11 @@ _SETTINGS = {
 }
 
 
-def _case(title: str, run: Callable[[str], Sample], goals: list[Goal]) -> Case:
+def _case(
+    title: str, run: Callable[[str], Sample], goals: list[Goal], *, is_quick: bool = False
+) -> Case:
     sides = [Side(name, partial(_round, run, name), _SETTINGS) for name in (OTTLA, KAFKA)]
-    return Case("B3", title, sides, goals, is_quick="8" not in title and "librdkafka" not in title)
+    return Case("B3", title, sides, goals, is_quick=is_quick)
 
 
 def _round(run: Callable[[str], Sample], name: str, _: int) -> Sample:

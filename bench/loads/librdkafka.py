@@ -128,7 +128,8 @@ def _consumer(load: Consume) -> Callable[[], Outcome]:
         lists = []
         found = 0
         while found < load.records:
-            messages = consumer.consume(_AT_ONCE, _POLL_TIMEOUT_S)
+            # It waits until there are as many as it is asked for.
+            messages = consumer.consume(min(_AT_ONCE, load.records - found), _POLL_TIMEOUT_S)
             assert messages, "nothing comes"
             lists.append([message.value() or b"" for message in messages])
             found += len(messages)
