@@ -102,6 +102,24 @@ def test_cooperative_members_give_up_what_they_have_to_and_no_more(shard: Consum
     assert shard.consumers().state_name == "Stable"
 
 
+def test_what_a_cooperative_member_is_still_to_give_back_is_nobody_else_s_when_a_group_goes_over(
+    shard: ConsumerShard,
+) -> None:
+    [first] = classic(shard, 1)
+    again = shard.join(first, protocols=owning(0, 1, 2, 3))
+    generation = again.response.generation_id
+    assert shard.sync(first, generation, {first: assigned(shard, 0, 1)}).error == codes.NONE
+    assert told(shard.enter("new")) == {}, "its user may read 2 and 3 still"
+    assert shard.member(first).state is MemberState.UNREVOKED_PARTITIONS
+    assert shard.heartbeat(first, generation) == codes.REBALANCE_IN_PROGRESS
+    shard.join(first, protocols=owning(0, 1, 2, 3))
+    assert synced(shard, first, generation) == [0, 1]
+    assert told(shard.beat("new", generation + 1)) is None
+    rejoined = shard.join(first, protocols=owning(0, 1))
+    assert rejoined.response.generation_id == generation + 1
+    assert told(shard.beat("new", generation + 1)) == {topic(shard): [2, 3]}
+
+
 def test_eager_members_have_nothing_when_they_join(shard: ConsumerShard) -> None:
     first, _ = classic(shard)
     generation = shard.group().generation_id

@@ -122,6 +122,8 @@ class ConsumerMembership:
             if isinstance(classic, ClassicGroup):
                 for each in group.members.values():
                     self._departures.keep_session(group.group_id, each, now)
+                    if each.rules.is_timed:
+                        self._departures.expect_revocation(group.group_id, each, now)
             self._departures.expect_no("join", group.group_id, member_id)
             self._departures.expect_no("sync", group.group_id, member_id)
             self._departures.keep_session(group.group_id, member, now)

@@ -13,11 +13,17 @@ Kafka: ConsumerGroup.fromClassicGroup, ClassicGroup.fromConsumerGroup, ConsumerG
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from ottla.coordinator.group.classic import CONSUMER, ClassicGroup, chosen_protocol
 from ottla.coordinator.group.consumer.changes import Change, Refused, Topics
-from ottla.coordinator.group.consumer.group import ClassicSide, ConsumerGroup, Member
+from ottla.coordinator.group.consumer.group import (
+    ClassicSide,
+    ConsumerGroup,
+    Member,
+    MemberState,
+)
 from ottla.coordinator.group.consumer.records import (
     TopicPartition,
     assignment_epoch_record,
@@ -144,6 +150,7 @@ def upgraded(group: ClassicGroup, topics: Topics, now: Now) -> Change:
         return change
     try:
         members = [_upgraded_member(group, each, topics) for each in group.members.values()]
+        members = _with_unrevoked(group, members, topics)
     except DecodeError:
         raise Refused(
             codes.GROUP_ID_NOT_FOUND,
@@ -158,11 +165,18 @@ def upgraded(group: ClassicGroup, topics: Topics, now: Now) -> Change:
     return change
 
 
-def _upgraded_member(group: ClassicGroup, member: classic.Member, topics: Topics) -> Member:
+def _subscription(
+    group: ClassicGroup, member: classic.Member
+) -> tuple[str, ConsumerProtocolSubscription]:
+    """Return the protocol that counts for a member, and what it told with it."""
     name = group.protocol_name
     if name not in member.protocols:
         name = next(iter(member.protocols), "")
-    subscription = subscription_of(member.protocols.get(name, b""))
+    return name or "", subscription_of(member.protocols.get(name or "", b""))
+
+
+def _upgraded_member(group: ClassicGroup, member: classic.Member, topics: Topics) -> Member:
+    name, subscription = _subscription(group, member)
     epoch = group.generation_id
     return Member(
         member.member_id,
@@ -175,8 +189,36 @@ def _upgraded_member(group: ClassicGroup, member: classic.Member, topics: Topics
         classic=ClassicSide(member.session_timeout_ms, tuple(member.protocols.items())),
         member_epoch=epoch,
         previous_member_epoch=epoch,
-        assigned=dict.fromkeys(sorted(_assigned(member, name or "", topics)), epoch),
+        assigned=dict.fromkeys(sorted(_assigned(member, name, topics)), epoch),
     )
+
+
+def _with_unrevoked(group: ClassicGroup, members: list[Member], topics: Topics) -> list[Member]:
+    """Let cooperative members have to give up what they had when they joined, and are to have no
+    more: whether they read it still is not known before they join again.
+
+    Where two say that they have the same, it is whose generation is the later. Kafka's coordinator
+    takes what was assigned for what they have.
+    """
+    said = {
+        each.member_id: _subscription(group, group.members[each.member_id])[1] for each in members
+    }
+    taken = {partition for each in members for partition in each.assigned}
+    found = {}
+    for member in sorted(members, key=lambda each: -said[each.member_id].generation_id):
+        owned = owned_of_subscription(said[member.member_id], topics) - taken
+        taken |= owned
+        found[member.member_id] = dict.fromkeys(sorted(owned), group.generation_id)
+    return [
+        replace(
+            each,
+            state=MemberState.UNREVOKED_PARTITIONS,
+            pending_revocation=found[each.member_id],
+        )
+        if found[each.member_id]
+        else each
+        for each in members
+    ]
 
 
 def downgraded(
