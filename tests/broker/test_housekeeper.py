@@ -18,7 +18,7 @@ from ottla.log.files import OsFile, OsFiles
 from ottla.log.partition_log import PartitionLog
 from tests.log.writing import values_of
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def eventually(condition: Callable[[], bool]) -> None:

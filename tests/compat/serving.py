@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 COMMAND = (sys.executable, "-c", "from ottla.cli.main import main; main()")
-_STOP_TIMEOUT_S = 30
+_STOP_TIMEOUT_S = 60
 
 
 PORTS = range(10_000, 32_000)

@@ -15,7 +15,7 @@ from ottla import Producer
 from ottla.errors import DeliveryError, OutcomeUnknown
 from tests.crash.history import FAIL, INFO, OK, Send
 
-FLUSH_TIMEOUT_S = 30.0
+FLUSH_TIMEOUT_S = 60.0
 RETRY_MS = 10
 BACKOFF_MS = 50.0
 """How long clients wait at most before they connect again: less than usual, to hit more moments."""

@@ -44,7 +44,7 @@ VALUE_BYTES = 60_000
 ROOM_BYTES = 5 << 20
 """With so much room, and a little less, a disk is one that is not full any more."""
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 SETTINGS = {"log.retention.check.interval.ms": "200", "auto.create.topics.enable": "false"}
 BRIEF = {"delivery_timeout_ms": 1000, "request_timeout_ms": 1000, "linger_ms": 0}
 LINES_MAX = 100

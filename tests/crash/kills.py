@@ -39,7 +39,7 @@ KINDS = (OURS, BOTH, LATE)
 LOAD_S_MAX = 0.3
 START_S_MAX = 0.4
 ANSWER_S_MAX = 0.1
-ANSWER_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 60.0
 
 SETTINGS = {
     "auto.create.topics.enable": "false",
@@ -194,7 +194,7 @@ class Kills:
         try:
             broker.start()
             for number in range(self._rounds):
-                if self.row.tried < self._cycles and not load.hangs:
+                if self.row.tried < self._cycles and not (self._is_over or load.hangs):
                     self._run_round(broker, load, str(number))
             if broker.stop() != 0:
                 bad(self.row, f"it did not stop: {broker.last_words()}")
@@ -211,8 +211,9 @@ class Kills:
     def _run_round(self, broker: BrokerProcess, load: Load, name: str) -> None:
         load.begin(topics_of(name))
         for _ in range(min(CYCLES_A_ROUND, self._cycles - self.row.tried)):
-            self._kill(broker, load)
-            self.row.tried += 1
+            if not self._is_over:
+                self._kill(broker, load)
+                self.row.tried += 1
         history = load.end()
         load.read_to_the_end(history)
         add(self.row, judge(history), load.problems)
@@ -234,6 +235,7 @@ class Kills:
         else:
             if not load.wait_for_an_answer(ANSWER_TIMEOUT_S):
                 bad(self.row, f"nothing is acknowledged any more: {broker.last_words()}")
+                self._is_over = True
             pause(self._chance.uniform(0, LOAD_S_MAX))
         self._end(broker)
         broker.start()

@@ -40,7 +40,7 @@ from tests.crash.history import INFO, OK, Found, History, Place, Poll, Send
 END_TIMEOUT_S = 2 * FLUSH_TIMEOUT_S
 """How long all together may take to end: whoever is not done by then hangs."""
 
-_CLOSE_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 30.0
 _KEYS = 16
 _BURST_MAX = 12
 _POLL_S = 0.1

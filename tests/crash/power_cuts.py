@@ -48,7 +48,7 @@ LOAD_S_MAX = 0.2
 AFTERLIFE_S_MAX = 0.05
 """How long the broker may go on after the cut."""
 
-ANSWER_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 60.0
 
 _SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = struct.pack("=I", 2)
@@ -213,7 +213,7 @@ class PowerCuts:
         try:
             broker.start()
             for number in range(ROUNDS_AN_IMAGE):
-                if self.row.tried < self._cycles and not load.hangs:
+                if self.row.tried < self._cycles and not (self._is_over or load.hangs):
                     self._run_round(broker, load, image, str(number))
             if broker.stop() != 0:
                 bad(self.row, f"it did not stop: {broker.last_words()}")
@@ -227,8 +227,9 @@ class PowerCuts:
     def _run_round(self, broker: BrokerProcess, load: Load, image: Image, name: str) -> None:
         load.begin(topics_of(name))
         for _ in range(min(CYCLES_A_ROUND, self._cycles - self.row.tried)):
-            self._cut(broker, load, image)
-            self.row.tried += 1
+            if not self._is_over:
+                self._cut(broker, load, image)
+                self.row.tried += 1
         history = load.end()
         load.read_to_the_end(history)
         add(self.row, judge(history), load.problems)
@@ -242,6 +243,7 @@ class PowerCuts:
         """Cut it once, and leave it serving."""
         if not load.wait_for_an_answer(ANSWER_TIMEOUT_S):
             bad(self.row, f"nothing is acknowledged any more: {broker.last_words()}")
+            self._is_over = True
         pause(self._chance.uniform(0, LOAD_S_MAX))
         if self._file_system in _UNTRUE:
             load.doubt()

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.compat.serving import COMMAND, free_port
 
 _READY_TIMEOUT_S = 60
-_STOP_TIMEOUT_S = 30
+_STOP_TIMEOUT_S = 60
 _TAIL_BYTES = 400
 
 

@@ -110,7 +110,7 @@ class Runner:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         try:
-            self._process.wait(30)
+            self._process.wait(60)
         finally:
             self._process.kill()
             self._process.wait()
@@ -138,7 +138,7 @@ class Runner:
             told: list[list[Any]] = []
             while (line := self._next())[0] != "ended":
                 told.append(line)
-            strace.communicate(timeout=30)
+            strace.communicate(timeout=60)
             return told, line[1]
         finally:
             strace.kill()
