@@ -116,7 +116,7 @@ def _through(broker: Serving, megabytes: int, figures: dict[str, float]) -> Samp
         admin.create_topic("through", 1)
     load = {"address": broker.address, "topic": "through", "partitions": 1, "batches": megabytes}
     outcome, sample = brokers.apply(broker, bulk.MODULE, [load], lambda _: figures)
-    figures["resident MB"] = broker.process.resident_mb()
+    sample.figures["resident MB"] = broker.process.resident_mb()
     proven = brokers.proven(sample, broker, "through", outcome)
     with Admin(broker.address) as admin:
         admin.delete_topic("through")
