@@ -120,6 +120,17 @@ def test_what_a_cooperative_member_is_still_to_give_back_is_nobody_else_s_when_a
     assert told(shard.beat("new", generation + 1)) == {topic(shard): [2, 3]}
 
 
+def test_a_member_that_was_put_out_and_says_that_it_has_partitions_is_told(
+    shard: ConsumerShard,
+) -> None:
+    first, second = classic(shard)
+    shard.enter("new")
+    shard.leave((first, None))
+    assert shard.join(first, protocols=owning(0, 1)).error == codes.UNKNOWN_MEMBER_ID
+    assert set(shard.consumers().members) == {second, "new"}
+    assert shard.join(first, protocols=owning()).error == codes.NONE, "an id that it was just given"
+
+
 def test_eager_members_have_nothing_when_they_join(shard: ConsumerShard) -> None:
     first, _ = classic(shard)
     generation = shard.group().generation_id

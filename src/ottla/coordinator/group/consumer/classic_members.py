@@ -108,6 +108,10 @@ class ClassicMembers:
             subscription = subscription_of(request.protocols[0].metadata)
         except DecodeError:
             raise Refused(codes.INCONSISTENT_GROUP_PROTOCOL, "malformed metadata") from None
+        if before is None and any(each.partitions for each in subscription.owned_partitions):
+            # It was put out and does not know; what it reads may be others' by now. Who is new has
+            # nothing, also where it joins with an id that it was just given. Kafka lets it in.
+            raise Refused(codes.UNKNOWN_MEMBER_ID, "it is no member any more")
         rebalance_ms = request.rebalance_timeout_ms
         after = replace(
             before or Member(member_id),
