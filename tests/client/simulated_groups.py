@@ -13,6 +13,11 @@ what it does with a record is to note that it had it. Checked is, whenever somet
   member, nothing changes hands any more, and everything was read and is committed.
 
 One seed is one history. With PYTHONHASHSEED=0 it is the same each time.
+
+Known to fail are seeds such as 143 and 522: a static member that leads a classic group is replaced
+after a topic has grown, or before it has given back what is to change hands. The one that takes its
+place is told not to assign (KIP-814), so nobody sees that partitions are left over, and they are
+nobody's until the group rebalances for another reason.
 """
 
 from __future__ import annotations
@@ -324,15 +329,18 @@ def main() -> None:
     """Run histories, and say which fail."""
     logging.disable()
     count, first = (int(each) for each in [*sys.argv[1:], "10000", "0"][:2])
-    for seed in range(first, first + count):
+    failed = 0
+    for number in range(1, count + 1):
+        seed = first + number - 1
         try:
             History(seed).run()
         except AssertionError as error:
+            failed += 1
             sys.stdout.write(f"seed {seed} ({KINDS[seed % len(KINDS)]}): {error}\n")
-            raise
-        if (seed - first) % 100 == 99:
-            sys.stdout.write(f"{seed - first + 1} histories, the last one with seed {seed}\n")
+        if number % 100 == 0 or number == count:
+            sys.stdout.write(f"{number} histories, {failed} failed; the last seed was {seed}\n")
             sys.stdout.flush()
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":
