@@ -306,6 +306,29 @@ def test_configs_are_told_with_types_sources_and_synonyms_where_they_are_wanted(
 
 
 @pytest.mark.parametrize(
+    ("came_to", "set_to", "told"),
+    [
+        (("here", 9092), None, ["PLAINTEXT://here:9092"]),
+        (("::1", 9092), None, ["PLAINTEXT://[::1]:9092"]),
+        (("here", 9092), ("there", 1), ["PLAINTEXT://there:1"]),
+        (("", 0), None, []),  # no connection, and so no address
+    ],
+)
+def test_the_broker_s_configs_have_the_address_that_clients_are_told(
+    came_to: tuple[str, int], set_to: tuple[str, int] | None, told: list[str]
+) -> None:
+    asking = Asking()
+    asking.engine.advertised = set_to
+    resource = DescribeConfigsRequest.DescribeConfigsResource(
+        resource_type=BROKER, resource_name="1", configuration_keys=["advertised.listeners"]
+    )
+    request = DescribeConfigsRequest(resources=[resource])
+    [result] = asking.ask(request, context=Context(*came_to)).results
+    found = [(each.value, each.config_source, each.read_only) for each in result.configs]
+    assert found == [(address, 4, True) for address in told]
+
+
+@pytest.mark.parametrize(
     ("kind", "name", "error"),
     [
         (TOPIC, "nothing", codes.UNKNOWN_TOPIC_OR_PARTITION),

@@ -49,7 +49,8 @@ _NOT_TOLD = {"listeners", "advertised.listeners", "queued.max.request.bytes"}
 
 _UNITS_MS = {"hours": 3_600_000, "minutes": 60_000}
 _NUMBERS = {"INT": 31, "LONG": 63}
-_TYPES = {"BOOLEAN": 1, "STRING": 2, "INT": 3, "LONG": 5, "DOUBLE": 6, "LIST": 7}
+LIST_TYPE = 7
+_TYPES = {"BOOLEAN": 1, "STRING": 2, "INT": 3, "LONG": 5, "DOUBLE": 6, "LIST": LIST_TYPE}
 
 
 class Synonym(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ottla.broker.configs import LIST_TYPE, STATIC_SOURCE, Entry, Synonym
 from ottla.coordinator.cluster.state import BROKER_RESOURCE, TOPIC_RESOURCE, is_topic_name
 from ottla.errors import codes
 from ottla.protocol.messages.api_32_describe_configs import (
@@ -18,7 +19,6 @@ from ottla.protocol.messages.api_32_describe_configs import (
 )
 
 if TYPE_CHECKING:
-    from ottla.broker.configs import Entry
     from ottla.broker.engine import Engine
     from ottla.broker.requests import Context, Reply
 
@@ -35,19 +35,19 @@ def handle(
     """Tell what was asked for."""
     return DescribeConfigsResponse(
         results=[
-            _describe(engine, asked, synonyms=request.include_synonyms)
+            _describe(engine, asked, context, synonyms=request.include_synonyms)
             for asked in request.resources
         ]
     )
 
 
-def _describe(engine: Engine, asked: _Asked, *, synonyms: bool) -> _Result:
+def _describe(engine: Engine, asked: _Asked, context: Context, *, synonyms: bool) -> _Result:
     result = _Result(
         error_message=None,
         resource_type=asked.resource_type,
         resource_name=asked.resource_name,
     )
-    found = _entries(engine, asked)
+    found = _entries(engine, asked, context)
     if isinstance(found, tuple):
         result.error_code, result.error_message = found
         return result
@@ -60,7 +60,7 @@ def _describe(engine: Engine, asked: _Asked, *, synonyms: bool) -> _Result:
     return result
 
 
-def _entries(engine: Engine, asked: _Asked) -> list[Entry] | tuple[int, str]:
+def _entries(engine: Engine, asked: _Asked, context: Context) -> list[Entry] | tuple[int, str]:
     name = asked.resource_name
     if asked.resource_type == TOPIC_RESOURCE:
         topic = engine.cluster.topics.get(name)
@@ -73,11 +73,21 @@ def _entries(engine: Engine, asked: _Asked) -> list[Entry] | tuple[int, str]:
         if name == "":
             return engine.configs.describe_brokers()
         if name == str(engine.node_id):
-            return engine.configs.describe_broker()
+            return [*engine.configs.describe_broker(), *_advertised(engine, context)]
         return codes.INVALID_REQUEST, (
             f"Unexpected broker id, expected {engine.node_id} or empty string, but received {name}"
         )
     return codes.INVALID_REQUEST, f"Unsupported resource type: {asked.resource_type}"
+
+
+def _advertised(engine: Engine, context: Context) -> list[Entry]:
+    """Tell the address that this client is told, which is the one that it came to as a rule."""
+    host, port = engine.advertised or (context.host, context.port)
+    if not host:
+        return []
+    shown = f"[{host}]" if ":" in host else host
+    synonym = Synonym("advertised.listeners", f"PLAINTEXT://{shown}:{port}", STATIC_SOURCE)
+    return [Entry(synonym.name, synonym.value, synonym.source, LIST_TYPE, True, [synonym])]
 
 
 def _config(
