@@ -76,7 +76,7 @@ class _Runtime(Runtime[GroupRecord]):
     def _replay_one(self, record: GroupRecord, offset: int, producer_id: int) -> None:
         self._coordinator.replay(record, offset, producer_id)
 
-    def _replay_control(self, data: bytes, header: BatchHeader) -> None:
+    def _replay_control(self, data: Buffer, header: BatchHeader) -> None:
         marker = read_marker(data, header)
         if marker is not None:
             self._coordinator.replay_end_of_transaction(

@@ -82,7 +82,7 @@ class Runtime(Generic[R]):
         while data := self.read(offset):
             offset = self.replay_batches(data)
 
-    def read(self, offset: int) -> bytes:
+    def read(self, offset: int) -> Buffer:
         """Return some batches to replay, from `offset` on; nothing at the log's end.
 
         Raises:
@@ -90,7 +90,7 @@ class Runtime(Generic[R]):
         """
         return self._log.read(offset, _READ_BYTES, at_least_one=True)
 
-    def replay_batches(self, data: bytes) -> int:
+    def replay_batches(self, data: Buffer) -> int:
         """Replay batches that were read, and return the offset behind them.
 
         Raises:
@@ -107,14 +107,14 @@ class Runtime(Generic[R]):
                 self._replay_batch(header, iterate_records(data, header))
         return offset
 
-    def _check(self, data: bytes, header: BatchHeader) -> None:
+    def _check(self, data: Buffer, header: BatchHeader) -> None:
         try:
             check_crc(data, header)
         except CorruptRecords as error:
             what = f"the batch at offset {header.base_offset}: {error.what}"
             raise CorruptLog(self._log.folder, 0, what) from error
 
-    def _replay_control(self, data: bytes, header: BatchHeader) -> None:
+    def _replay_control(self, data: Buffer, header: BatchHeader) -> None:
         """Replay a control batch; who has no transactions in the log passes it over."""
 
     def _replay_batch(self, header: BatchHeader, records: Iterable[Record]) -> None:

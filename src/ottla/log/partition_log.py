@@ -488,7 +488,7 @@ class PartitionLog:
 
     # -- reading
 
-    def read(self, offset: int, bytes_max: int, *, at_least_one: bool) -> bytes:
+    def read(self, offset: int, bytes_max: int, *, at_least_one: bool) -> Buffer:
         """Read whole batches from `offset` up to the high watermark, out of one segment.
 
         Args:

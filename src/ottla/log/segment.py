@@ -335,8 +335,8 @@ class Segment:
                 position = max(position, damage.end)
         return position
 
-    def read(self, position: int, bytes_max: int, position_end: int, at_least_one: bool) -> bytes:
-        """Read whole batches.
+    def read(self, position: int, bytes_max: int, position_end: int, at_least_one: bool) -> Buffer:
+        """Read whole batches; what was read beyond them is cut off without a copy.
 
         Args:
             position: where a batch begins.
@@ -366,9 +366,9 @@ class Segment:
                 data = self._log.read(position, whole)
         except CorruptRecords as error:
             raise self.corrupt(position, error) from error
-        return self._checked(position, data[:whole])
+        return self._checked(position, data if whole == len(data) else memoryview(data)[:whole])
 
-    def _checked(self, position: int, data: bytes) -> bytes:
+    def _checked(self, position: int, data: Buffer) -> Buffer:
         """Return what is intact of batches that were read, and remember that they are.
 
         Raises:
@@ -383,7 +383,7 @@ class Segment:
             raise CorruptLog(self.path, position, "a batch whose offsets cannot be")
         if position <= start:
             self._unchecked = (max(start, position + intact), end)
-        return data[:intact]
+        return data if intact == len(data) else memoryview(data)[:intact]
 
     def corrupt(self, position: int, error: CorruptRecords) -> CorruptLog:
         """Make the exception for damage in this segment."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ottla.broker.requests import Context
     from ottla.coordinator.cluster.state import Topic
     from ottla.log.partition_log import PartitionLog
+    from ottla.wire import Buffer
 
 MIN_VERSION = 4
 MAX_VERSION = 18
@@ -162,7 +163,7 @@ class _Reader:
         self.size += len(found.records)
         return found
 
-    def _records(self, log: PartitionLog, asked: _Asked) -> bytes:
+    def _records(self, log: PartitionLog, asked: _Asked) -> Buffer:
         bytes_max = min(self._request.max_bytes, self._engine.configs.fetch_max_bytes)
         room = min(asked.partition_max_bytes, bytes_max - self.size)
         return log.read(asked.fetch_offset, room, at_least_one=self.size == 0)
