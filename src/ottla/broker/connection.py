@@ -104,6 +104,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._frames.received(nbytes)
         self.active_ms = self._engine.clock.monotonic_ms()
+        self._server.asked(self)
         self.go_on()
 
     def eof_received(self) -> bool:

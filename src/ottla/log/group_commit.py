@@ -29,6 +29,7 @@ class Round:
 
     Attributes:
         parts: what to run; each returns why it failed, or None.
+        is_one_sync: whether all that there is to do is to sync one log.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Round:
         self._jobs = jobs
         self.parts: list[Callable[[], StorageError | None]] = [sync.run for _, sync in syncs]
         self.parts += [_guarded(job) for job, _ in jobs]
+        self.is_one_sync = len(syncs) == 1 and not jobs
 
     def run(self) -> list[StorageError | None]:
         """Run all parts one after the other, and return how each ended."""
