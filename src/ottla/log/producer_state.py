@@ -145,12 +145,15 @@ class ProducerState:
             if header.base_sequence == 0 or entry.epoch == NO_EPOCH:
                 return codes.NONE
             return codes.OUT_OF_ORDER_SEQUENCE_NUMBER
+        batches = entry.batches
+        if batches and header.base_sequence == batches[-1].last_sequence + 1:
+            return codes.NONE  # five batches do not go round all sequences: it is none of them
         wanted = (header.base_sequence, header.last_sequence)
-        for batch in entry.batches:
+        for batch in batches:
             if (batch.first_sequence, batch.last_sequence) == wanted:
                 first_offset = batch.last_offset - header.last_offset_delta
                 return Duplicate(first_offset, batch.last_offset, batch.timestamp)
-        last_sequence = entry.batches[-1].last_sequence if entry.batches else -1
+        last_sequence = batches[-1].last_sequence if batches else -1
         if follows(last_sequence, header.base_sequence):
             return codes.NONE
         return codes.OUT_OF_ORDER_SEQUENCE_NUMBER
@@ -194,7 +197,8 @@ class ProducerState:
         entry = self._entries.get(header.producer_id)
         if entry is None:
             entry = self._entries[header.producer_id] = ProducerEntry(header.producer_epoch)
-        entry.set_epoch(header.producer_epoch)
+        if entry.epoch != header.producer_epoch:
+            entry.set_epoch(header.producer_epoch)
         entry.last_timestamp = header.max_timestamp
         if marker is not None:
             return self._end_transaction(header, entry, base_offset, marker)

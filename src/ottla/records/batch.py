@@ -637,11 +637,17 @@ def iterate_records(
             inflated = memoryview(decompress(header.codec, body, inflated_bytes_max))
         except DecodeError as error:
             raise CorruptRecords(error.what) from error
-    if header.records_count < 0 or header.records_count > len(inflated) // _RECORD_BYTES_MIN:
-        raise CorruptRecords(
-            f"a batch of {len(inflated)} bytes claims to hold {header.records_count} records"
-        )
+    _check_count(header, len(inflated))
     return RecordIterator(Bytes(inflated), header, topic, partition)
+
+
+@cython.cfunc
+def _check_count(header: BatchHeader, size: cython.Py_ssize_t) -> object:
+    if header.records_count < 0 or header.records_count > size // _RECORD_BYTES_MIN:
+        raise CorruptRecords(
+            f"a batch of {size} bytes claims to hold {header.records_count} records"
+        )
+    return None
 
 
 def validate(
@@ -668,8 +674,9 @@ def validate(
         if header.size < held.size:
             raise InvalidRecords("more than one batch for a partition in one request")
         raise CorruptRecords(f"a batch of {header.size} bytes is cut off after {held.size}")
-    check_crc(data, header)
-    if header.is_control:
+    if crc32c(memoryview(data)[CRC_START:]) != header.crc:
+        raise CorruptRecords("the checksum of a batch is wrong")
+    if header.attributes & CONTROL:
         raise InvalidRecords("a control batch from a client")
     if header.base_offset != 0:
         raise InvalidRecords(f"base offset {header.base_offset}: producers begin at 0")
@@ -680,4 +687,9 @@ def validate(
             f"a batch of {header.records_count} records with a last offset delta of "
             f"{header.last_offset_delta}"
         )
-    return header, iterate_records(data, header, "", 0, inflated_bytes_max).scan()
+    if header.attributes & CODEC_MASK != NONE:
+        return header, iterate_records(data, header, "", 0, inflated_bytes_max).scan()
+    _check_count(header, held.size - HEADER_BYTES)
+    records = RecordIterator(held, header, "", 0)
+    records._position = HEADER_BYTES
+    return header, records.scan()

@@ -44,6 +44,7 @@ _NO_OFFSET = -1
 
 _Topic: TypeAlias = ProduceResponse.TopicProduceResponse
 _Partition: TypeAlias = ProduceResponse.PartitionProduceResponse
+_NOT_TOLD = ProduceResponse.LeaderIdAndEpoch()
 _Written: TypeAlias = tuple["PartitionLog", int, _Partition]
 """What was appended: where, up to which offset (exclusive), and what is to be answered."""
 
@@ -63,7 +64,9 @@ def handle(
             topic = engine.cluster.topics.get(data.name)
         partitions = []
         for asked in data.partition_data:
-            partition = _Partition(index=asked.index, base_offset=_NO_OFFSET)
+            partition = _Partition(
+                index=asked.index, base_offset=_NO_OFFSET, current_leader=_NOT_TOLD
+            )
             partitions.append(partition)
             try:
                 if refused is not None:
