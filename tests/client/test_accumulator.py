@@ -1,4 +1,5 @@
 import random
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -314,3 +315,29 @@ def test_threads_that_append_at_once_lose_nothing() -> None:
     for name in range(4):
         own = [value for value in found if value.startswith(b"%d-" % name)]
         assert len(set(own)) == per_thread
+
+
+def test_the_oldest_batch_is_found_while_another_thread_opens_batches() -> None:
+    accumulator, _ = make(batch_size=1)
+    ending = threading.Event()
+    failed: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            while not ending.is_set():
+                assert accumulator.oldest() is not None
+        except BaseException as error:
+            failed.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(20_000):
+            accumulator.append("t", 0, -1, None, b"x", None)
+    finally:
+        ending.set()
+        looking.join()
+        sys.setswitchinterval(before)
+    assert failed == []

@@ -621,6 +621,17 @@ class Accumulator:
             if queue.closed or queue.retries or queue.open is not None:
                 self.ready[queue] = None
 
+    def oldest(self) -> Batch | None:
+        """Return the batch that has been without an outcome for longest.
+
+        Others send meanwhile. Between the two steps of `next(iter(...))` of ordinary Python one of
+        them may open a batch; here nobody comes in between, compiled or not.
+        """
+        with self._lock:
+            for batch in self.incomplete:
+                return batch
+        return None
+
     def complete(self, batch: Batch) -> None:
         """Forget a batch whose outcome is known."""
         with self._lock:

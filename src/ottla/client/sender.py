@@ -181,9 +181,7 @@ class Sender:
     def _expire(self, now: float) -> float | None:
         """Fail what has waited for longer than the user allows."""
         timeout = self._config.delivery_timeout_ms
-        incomplete = self._accumulator.incomplete
-        while incomplete:
-            oldest = next(iter(incomplete))
+        while (oldest := self._accumulator.oldest()) is not None:
             if oldest.created_ms + timeout > now:
                 return oldest.created_ms + timeout
             self._give_up(oldest, now)
