@@ -189,7 +189,7 @@ def run(cast: Cast, records: int, broker: Restartable) -> Row:
 
     Args:
         cast: who takes part.
-        records: how many are written; rounded down to the same number for each phase and partition.
+        records: how many are written at least, as many in each phase and partition.
         broker: where; it has no topic of that name yet.
     """
     began = time.monotonic()
@@ -197,7 +197,7 @@ def run(cast: Cast, records: int, broker: Restartable) -> Row:
         admin.create_topic(_TOPIC, PARTITIONS)
     crowd = Crowd(cast.joins, broker.address, _TOPIC, PARTITIONS)
     writer = Writer(broker.address, _TOPIC, PARTITIONS)
-    phase = records // (_PHASES * PARTITIONS) * PARTITIONS
+    phase = -(-records // (_PHASES * PARTITIONS)) * PARTITIONS
     row = Row(cast.name, phase * _PHASES)
     try:
         _live(crowd, writer, broker, cast, phase)
@@ -226,7 +226,9 @@ def _live(crowd: Crowd, writer: Writer, broker: Restartable, cast: Cast, phase: 
     crowd.wait_until_shared()
 
     def written_while(happening: Callable[[], None]) -> None:
+        enough = len(crowd.read) + phase // 4
         with _writing(writer, phase):
+            crowd.wait("reading while it is written", lambda: len(crowd.read) >= enough)
             happening()
         crowd.wait_until_shared()
         _wait_until_committed(broker.address, len(writer.written) // PARTITIONS)

@@ -190,17 +190,8 @@ def with_aiokafka(telling: Telling, address: str, group: str, topic: str) -> Non
     asyncio.run(run())
 
 
-def ours(telling: Telling, address: str, group: str, topic: str) -> None:
-    """Offer all assignors: some of the others have only one."""
-    consumer = ottla.Consumer(
-        address,
-        topic,
-        group=group,
-        enable_auto_commit=False,
-        session_timeout_ms=SESSION_MS,
-        heartbeat_interval_ms=HEARTBEAT_MS,
-        partition_assignment_strategy=("cooperative-sticky", "range", "roundrobin"),
-    )
+def ours(telling: Telling, address: str, group: str, topic: str, config: dict[str, Any]) -> None:
+    consumer = ottla.Consumer(address, topic, group=group, enable_auto_commit=False, **config)
     while not telling.is_over:
         records = consumer.poll(_POLL_MS / 1000)
         telling.assigned(sorted(each.partition for each in consumer.assignment()))
@@ -214,6 +205,21 @@ def ours(telling: Telling, address: str, group: str, topic: str) -> None:
     consumer.close()
 
 
+def ours_classic(telling: Telling, address: str, group: str, topic: str) -> None:
+    """Offer all assignors: some of the others have only one."""
+    config = {
+        "group_protocol": "classic",
+        "session_timeout_ms": SESSION_MS,
+        "heartbeat_interval_ms": HEARTBEAT_MS,
+        "partition_assignment_strategy": ("cooperative-sticky", "range", "roundrobin"),
+    }
+    ours(telling, address, group, topic, config)
+
+
+def ours_consumer_protocol(telling: Telling, address: str, group: str, topic: str) -> None:
+    ours(telling, address, group, topic, {"group_protocol": "consumer"})
+
+
 MEMBERS: dict[str, Callable[[Telling, str, str, str], None]] = {
     "confluent-kafka": eager,
     "confluent-kafka-cooperative": cooperative,
@@ -221,7 +227,8 @@ MEMBERS: dict[str, Callable[[Telling, str, str, str], None]] = {
     "confluent-kafka-consumer-protocol-regex": consumer_protocol_by_regex,
     "kafka-python": kafka_python,
     "aiokafka": with_aiokafka,
-    "ottla": ours,
+    "ottla": ours_classic,
+    "ottla-consumer-protocol": ours_consumer_protocol,
 }
 
 if __name__ == "__main__":
