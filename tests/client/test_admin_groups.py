@@ -220,3 +220,4 @@ def test_groups_of_a_real_kafka_are_described(protocol: str, real_kafka: RealKaf
         admin.delete_group(group)
         with pytest.raises(GroupIdNotFound):
             admin.describe_group(group)
+        admin.delete_topic("t")  # other tests make one of their own
