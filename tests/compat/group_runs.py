@@ -29,6 +29,7 @@ PARTITIONS = 12
 _TOPIC = "g"
 _REST_S = 3.0
 _RESTS = 5
+_SHOWN = 10
 _STEP_S = 0.2
 _PHASES = 5
 _SETTINGS = {
@@ -292,7 +293,10 @@ def _wait_until_committed(address: str, end: int) -> None:
 def _judge(row: Row, crowd: Crowd, written: set[str]) -> None:
     told = list(itertools.chain(*crowd.seen))
     seen = [value for each in told for value in each.get("seen", ())]
-    row.missing = len(written - set(seen))
+    missing = sorted(map(int, written - set(seen)))
+    row.missing = len(missing)
+    if missing:
+        row.problem += f" nobody has seen {missing[:_SHOWN]}"
     row.again = len(seen) - len(set(seen))
     row.jumps = sum(_jumps(each) for each in crowd.seen)
 
