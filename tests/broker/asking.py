@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ottla.broker.apis import APIS
 from ottla.broker.engine import Engine
 from ottla.broker.requests import Context, Pending
-from ottla.broker.router import SUPPORTED, handle
+from ottla.broker.router import find_served, handle
 from ottla.clock import ManualClock
 from ottla.log.memory_files import MemoryFiles
 from ottla.protocol.codec import decode, encode
@@ -32,8 +33,7 @@ class Asking:
         self, request: ApiMessage, version: int | None = None, context: Context | None = None
     ) -> Any:
         """Ask, and return the response, a `Pending`, or None; nothing is synced."""
-        support = SUPPORTED[request.API_KEY]
-        at = support.max_version if version is None else version
+        at = APIS[request.API_KEY].max_version if version is None else version
         if at >= request.SCHEMA.versions[0]:
             request = decode(type(request), encode(request, at), at)
         return handle(self.engine, request, at, context or Context("here", 9092, "test"))
@@ -47,11 +47,11 @@ class Asking:
             self.sync()
             assert reply.is_done
             reply = reply.response
-        support = SUPPORTED[request.API_KEY]
-        at = support.max_version if version is None else version
-        if reply is None or at < support.response_class.SCHEMA.versions[0]:
+        at = APIS[request.API_KEY].max_version if version is None else version
+        served = find_served(request.API_KEY << 16 | at)
+        if reply is None or served is None or at < served.response_class.SCHEMA.versions[0]:
             return reply
-        return decode(support.response_class, encode(reply, at), at)
+        return decode(served.response_class, encode(reply, at), at)
 
     def sync(self) -> None:
         """Run rounds of syncs until nothing waits, and remove what is to be removed."""

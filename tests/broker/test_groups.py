@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import ottla.broker.groups as groups_module
-from ottla.broker.groups import GROUPS_TOPIC, partition_of
+from ottla.broker.groups import partition_of
+from ottla.broker.internal_topics import GROUPS_TOPIC
 from ottla.broker.requests import Pending
 from ottla.coordinator.group.records import GroupCodec, offset_record
 from ottla.errors import DiskFull, StorageError, codes

@@ -11,11 +11,12 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ottla.broker.apis import APIS
 from ottla.broker.cleaner import Cleaner
 from ottla.broker.engine import Engine
 from ottla.broker.housekeeper import Housekeeper
 from ottla.broker.requests import CloseConnection, Context, Pending
-from ottla.broker.router import SUPPORTED, handle
+from ottla.broker.router import handle
 from ottla.clock import ManualClock
 from ottla.errors import KafkaError, codes
 from ottla.protocol.message import ApiMessage
@@ -81,7 +82,7 @@ class Life:
         self, request: ApiMessage, answered: Callable[[Any], None], version: int | None = None
     ) -> None:
         """Ask; `answered` is called with the response, or None where there is none."""
-        at = SUPPORTED[request.API_KEY].max_version if version is None else version
+        at = APIS[request.API_KEY].max_version if version is None else version
         try:
             reply = handle(self.engine, request, at, Context())
         except CloseConnection as error:

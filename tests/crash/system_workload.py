@@ -26,11 +26,12 @@ import os
 import traceback
 from typing import Any, cast
 
+from ottla.broker.apis import APIS
 from ottla.broker.cleaner import Cleaner
 from ottla.broker.engine import Engine
 from ottla.broker.housekeeper import Housekeeper
 from ottla.broker.requests import Context, Pending
-from ottla.broker.router import SUPPORTED, handle
+from ottla.broker.router import handle
 from ottla.clock import ManualClock
 from ottla.errors import KafkaError, StorageError, codes
 from ottla.log.files import OsFiles, write_owner
@@ -82,7 +83,7 @@ class ByHand:
 
     def ask(self, request: ApiMessage) -> Any:
         """Handle a request, do what there is to do, and return the response."""
-        version = SUPPORTED[request.API_KEY].max_version
+        version = APIS[request.API_KEY].max_version
         reply = handle(self.engine, request, version, Context("here", 9092, "workload"))
         while isinstance(reply, Pending):
             if reply.is_done:

@@ -11,7 +11,8 @@ import confluent_kafka
 import pytest
 
 from ottla import Admin, Broker
-from ottla.broker.groups import GROUPS_TOPIC, partition_of
+from ottla.broker.groups import partition_of
+from ottla.broker.internal_topics import GROUPS_TOPIC
 from tests.kafka.real_kafka import KafkaJars
 
 WAIT_S = 30.0

@@ -6,6 +6,7 @@ import re
 import tokenize
 from pathlib import Path
 
+from ottla.broker.apis import APIS
 from tests.tidy.repository import SRC, assert_none, modules, python_files, shown
 
 NAMES_THAT_SAY_NOTHING = {"util", "utils", "helper", "helpers", "common", "misc", "manager"}
@@ -58,3 +59,16 @@ def test_every_handler_is_named_after_the_messages_that_it_answers() -> None:
     assert names
     messages = {name.rpartition(".")[2] for name in modules() if ".protocol.messages.api_" in name}
     assert_none(names - messages, "handlers that are not named after a message")
+
+
+def test_every_handler_serves_the_versions_that_its_first_line_names() -> None:
+    found = []
+    for key, api in APIS.items():
+        path = HANDLERS / f"api_{key:02}_{api.name}.py"
+        is_one = api.min_version == api.max_version
+        versions = f"-{api.max_version}:" if not is_one else ":"
+        told = f", version{'s'[is_one:]} {api.min_version}{versions}"
+        if told not in path.read_text().splitlines()[0]:
+            found.append(f"{shown(path)} does not say{told}")
+    assert_none(found, "handlers that name other versions than the table")
+    assert len(APIS) == len(list(HANDLERS.glob("api_*.py")))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from ottla.broker.handlers.api_18_api_versions import unsupported_version
 from ottla.broker.requests import CloseConnection, Context, Pending
-from ottla.broker.router import SERVED, SUPPORTED, answer
+from ottla.broker.router import answer, find_served
 from ottla.errors import DecodeError, EncodeError
 from ottla.protocol.broker_events import read_question, write_events
 from ottla.protocol.codec import decode_from, encode_to
@@ -188,7 +188,7 @@ class Connection(asyncio.BufferedProtocol):
             CloseConnection: it cannot be answered.
         """
         reader = Reader(frame)
-        served = SERVED.get(reader.uint32())
+        served = find_served(reader.uint32())
         correlation_id = reader.int32()
         if served is None:
             self._answer_unserved(Reader(frame), correlation_id)
@@ -223,9 +223,9 @@ class Connection(asyncio.BufferedProtocol):
             CloseConnection: it is another API.
         """
         api_key, version = reader.int16(), reader.int16()
-        if api_key != API_VERSIONS or api_key not in SUPPORTED:
+        served = find_served(API_VERSIONS << 16)
+        if api_key != API_VERSIONS or served is None:
             raise CloseConnection(f"API key {api_key} version {version} is not served")
-        served = SERVED[API_VERSIONS << 16]
         self._write(served, correlation_id, self._context, 0, unsupported_version())
 
     # -- responses

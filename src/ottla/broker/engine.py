@@ -5,7 +5,7 @@
     configs         what the settings of topics and broker come to
     commit          what must become durable in the next round of syncs
     waits           the deadlines of responses that come later
-    groups          consumer groups and what they commit
+    groups          consumer groups and what they commit, once somebody has asked for one
     fetch_sessions  what consumers fetch, as far as they have sessions
 
 Everything is guarded by one lock, `lock`: each method, and each method of the parts, is called with
@@ -23,11 +23,10 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.broker.configs import Configs
-from ottla.broker.fetch_sessions import FetchSessions
-from ottla.broker.groups import Groups
 from ottla.broker.waits import Waits
 from ottla.coordinator.cluster.records import MetadataCodec
 from ottla.coordinator.cluster.state import TOPIC_RESOURCE, ClusterState, Decision, Topic
@@ -40,6 +39,8 @@ from ottla.log.log_dir import LogDir
 from ottla.protocol.messages.metadata_records import RemoveTopicRecord
 
 if TYPE_CHECKING:
+    from ottla.broker.fetch_sessions import FetchSessions
+    from ottla.broker.groups import Groups
     from ottla.clock import Clock
     from ottla.log.files import Files
     from ottla.log.partition_log import PartitionLog
@@ -82,6 +83,7 @@ class Engine:
         files: where the store is.
         wake_housekeeper: called when there is something to do for it.
         advertised: the address that clients are told; None for the one that they connected to.
+        loaded_groups: `groups`, or None as long as nobody has asked for one.
         node_id: the broker's id.
         cluster_id: the cluster's.
     """
@@ -104,8 +106,7 @@ class Engine:
             "log.dirs": store.path,
         }
         self.configs = Configs(self.cluster, settings, told)
-        self.groups = Groups(self, self.configs)
-        self.fetch_sessions = FetchSessions(self.configs.fetch_session_slots, clock)
+        self.loaded_groups: Groups | None = None
         self.metadata: Runtime[ApiMessage]
         self._metadata_log: PartitionLog
         self._closing = False
@@ -221,6 +222,26 @@ class Engine:
                 name,
                 aside,
             )
+
+    # -- what is imported when it is first used
+
+    @property
+    def groups(self) -> Groups:
+        """Consumer groups; the lock need not be held."""
+        if self.loaded_groups is None:
+            from ottla.broker.groups import Groups
+
+            with self.lock:
+                if self.loaded_groups is None:
+                    self.loaded_groups = Groups(self, self.configs)
+        return self.loaded_groups
+
+    @cached_property
+    def fetch_sessions(self) -> FetchSessions:
+        """What consumers fetch."""
+        from ottla.broker.fetch_sessions import FetchSessions
+
+        return FetchSessions(self.configs.fetch_session_slots, self.clock)
 
     # -- partitions
 
@@ -451,7 +472,8 @@ class Engine:
                 self.remove_soon(remove)
 
         self.metadata.when_stored(stored)
-        self.groups.topic_deleted(topic)
+        if self.loaded_groups is not None:
+            self.loaded_groups.topic_deleted(topic)
         return outcome
 
     def create_partitions(
@@ -510,11 +532,13 @@ class Engine:
 
     def has_work(self) -> bool:
         """Tell, once, whether there is something to be made durable, or a deadline that is new."""
-        return self.commit.is_waiting or self.groups.has_new_deadlines()
+        groups = self.loaded_groups
+        return self.commit.is_waiting or (groups is not None and groups.has_new_deadlines())
 
     def next_deadline_ms(self) -> float | None:
         """Return when `expire` must be called next, on the monotonic clock, or None."""
-        waits_ms, groups_ms = self.waits.next_deadline_ms(), self.groups.next_deadline_ms()
+        waits_ms, groups = self.waits.next_deadline_ms(), self.loaded_groups
+        groups_ms = None if groups is None else groups.next_deadline_ms()
         if waits_ms is None or groups_ms is None:
             return groups_ms if waits_ms is None else waits_ms
         return min(waits_ms, groups_ms)
@@ -522,7 +546,8 @@ class Engine:
     def expire(self, now_ms: float) -> None:
         """Do what is due at `now_ms` of the monotonic clock."""
         self.waits.expire(now_ms)
-        self.groups.expire(now_ms)
+        if self.loaded_groups is not None:
+            self.loaded_groups.expire(now_ms)
 
     def close(self) -> None:
         """Stop cleanly: everything is synced, and what still waits is told so.
@@ -533,7 +558,8 @@ class Engine:
         running = self.commit.begin()
         if running is not None:
             self.commit.end(running.run())
-        self.groups.close()
+        if self.loaded_groups is not None:
+            self.loaded_groups.close()
         self._closing = True
         self.remove_files()
         self.store.close()

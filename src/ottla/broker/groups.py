@@ -24,6 +24,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from ottla.broker.internal_topics import GROUPS_TOPIC, INTERNAL_TOPICS
 from ottla.broker.requests import Pending
 from ottla.coordinator.group.coordinator import GroupCoordinator
 from ottla.coordinator.group.membership import Asker
@@ -45,11 +46,6 @@ if TYPE_CHECKING:
     from ottla.protocol.message import ApiMessage
     from ottla.records.batch import BatchHeader
     from ottla.wire import Buffer
-
-GROUPS_TOPIC = "__consumer_offsets"
-
-INTERNAL_TOPICS = frozenset({GROUPS_TOPIC, "__transaction_state"})
-"""What the broker writes to itself, and only itself. Kafka: Topic.INTERNAL_TOPICS."""
 
 LOAD_AT_ONCE_BYTES = 128 * 1024
 """The size of a log that is loaded while somebody waits; some 25 ms."""

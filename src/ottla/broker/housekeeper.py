@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from ottla.broker.cleaner import Cleaner
+from ottla.broker.internal_topics import GROUPS_TOPIC
 from ottla.errors import Closed, KafkaError, StorageError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Housekeeper:
             self._guarded(self.heal)
             self._guarded(self._save_grown)
             self._guarded(self._start_cleaner)
-            self._guarded(self._engine.groups.load_waiting)
+            self._guarded(self._load_waiting_groups)
             now_s = clock.monotonic_ms() / 1000
             for task, at_s in due.items():
                 if at_s <= now_s and not self._stopping:
@@ -169,13 +170,19 @@ class Housekeeper:
 
     def load_groups(self) -> None:
         """Load what is known of groups, and let their members' sessions begin."""
-        self._engine.groups.load_all()
-        self._broker.wake()
+        if GROUPS_TOPIC in self._engine.cluster.topics:
+            self._engine.groups.load_all()
+            self._broker.wake()
+
+    def _load_waiting_groups(self) -> None:
+        if self._engine.loaded_groups is not None:
+            self._engine.loaded_groups.load_waiting()
 
     def expire_offsets(self) -> None:
         """Remove offsets that are kept no longer."""
-        self._engine.groups.expire_offsets()
-        self._broker.wake()
+        if self._engine.loaded_groups is not None:
+            self._engine.loaded_groups.expire_offsets()
+            self._broker.wake()
 
     # -- recovery points
 

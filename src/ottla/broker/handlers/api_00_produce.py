@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from ottla.broker.batches import Refused, prepare
-from ottla.broker.groups import INTERNAL_TOPICS
+from ottla.broker.internal_topics import INTERNAL_TOPICS
 from ottla.broker.requests import CloseConnection, Pending
 from ottla.errors import StorageError, codes
 from ottla.log.producer_state import Duplicate
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from ottla.coordinator.cluster.state import Topic
     from ottla.log.partition_log import PartitionLog
 
-MIN_VERSION = 0
-MAX_VERSION = 13
 
 _FIRST_USABLE_VERSION = 3
 _FIRST_VERSION_WITH_IDS = 13

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from ottla.log.partition_log import PartitionLog
     from ottla.wire import Buffer
 
-MIN_VERSION = 4
-MAX_VERSION = 18
 
 _FIRST_VERSION_WITH_IDS = 13
 _INITIAL_EPOCH, _FINAL_EPOCH = 0, -1

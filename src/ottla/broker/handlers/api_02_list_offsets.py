@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from ottla.broker.requests import Context
     from ottla.log.partition_log import PartitionLog
 
-MIN_VERSION = 0
-MAX_VERSION = 11
 
 LATEST = -1
 EARLIEST = -2
@@ -35,6 +33,7 @@ EARLIEST_LOCAL = -4
 LATEST_TIERED = -5
 EARLIEST_PENDING_UPLOAD = -6
 
+_NEVER = 1 << 15
 _FIRST_VERSION = {
     LATEST: 0,
     EARLIEST: 0,
@@ -78,7 +77,7 @@ def _look_up(engine: Engine, topic: str, asked: _Asked, version: int) -> _Found:
     if log is None:
         return _error(asked, engine.why_not(topic, asked.partition_index)[0])
     error = epoch_error(log, asked.current_leader_epoch)
-    if asked.timestamp < 0 and version < _FIRST_VERSION.get(asked.timestamp, MAX_VERSION + 1):
+    if asked.timestamp < 0 and version < _FIRST_VERSION.get(asked.timestamp, _NEVER):
         error = codes.UNSUPPORTED_VERSION
     if error != codes.NONE:
         return _error(asked, error)

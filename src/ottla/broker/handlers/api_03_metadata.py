@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ottla.broker.engine import METADATA_TOPIC
-from ottla.broker.groups import INTERNAL_TOPICS
+from ottla.broker.internal_topics import INTERNAL_TOPICS
 from ottla.broker.requests import Pending
 from ottla.coordinator.cluster.state import is_topic_name
 from ottla.errors import StorageError, codes
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from ottla.broker.requests import Context
     from ottla.coordinator.cluster.state import Topic
 
-MIN_VERSION = 0
-MAX_VERSION = 13
 
 TOPIC_OPERATIONS = 0xDF8
 """What may be done with a topic where nothing is forbidden, as bits. Kafka: AclEntry."""

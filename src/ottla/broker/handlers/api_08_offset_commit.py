@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from ottla.coordinator.group.decision import Answer, Decision
     from ottla.coordinator.group.timers import Now
 
-MIN_VERSION = 0
-MAX_VERSION = 10
 
 _FIRST_VERSION_WITH_IDS = 10
 

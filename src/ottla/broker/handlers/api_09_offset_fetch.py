@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from ottla.coordinator.group.timers import Now
     from ottla.protocol.message import ApiMessage
 
-MIN_VERSION = 0
-MAX_VERSION = 10
 
 _FIRST_VERSION_WITH_ERROR = 2
 _FIRST_VERSION_OF_SEVERAL = 8

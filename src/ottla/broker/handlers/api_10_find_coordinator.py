@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ottla.broker.engine import Engine
     from ottla.broker.requests import Context, Reply
 
-MIN_VERSION = 0
-MAX_VERSION = 6
 
 _FIRST_VERSION_OF_SEVERAL = 4
 _GROUP, _TRANSACTION = 0, 1

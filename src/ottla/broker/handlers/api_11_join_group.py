@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from ottla.coordinator.group.timers import Now
     from ottla.protocol.message import ApiMessage
 
-MIN_VERSION = 0
-MAX_VERSION = 9
 
 _FIRST_VERSION_WITH_NO_PROTOCOL = 7
 

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from ottla.coordinator.group.decision import Answer, Decision
     from ottla.coordinator.group.timers import Now
 
-MIN_VERSION = 0
-MAX_VERSION = 4
-
 
 def handle(engine: Engine, request: HeartbeatRequest, version: int, context: Context) -> Reply:
     """Take note of it."""

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ottla.coordinator.group.timers import Now
     from ottla.protocol.message import ApiMessage
 
-MIN_VERSION = 0
-MAX_VERSION = 5
 
 _FIRST_VERSION_OF_SEVERAL = 3
 

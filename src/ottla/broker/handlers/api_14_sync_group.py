@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ottla.coordinator.group.timers import Now
     from ottla.protocol.messages.api_14_sync_group import SyncGroupRequest
 
-MIN_VERSION = 0
-MAX_VERSION = 5
 
 _FIRST_VERSION_WITH_PROTOCOL = 5
 

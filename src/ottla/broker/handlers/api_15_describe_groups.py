@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from ottla.coordinator.group.timers import Now
     from ottla.protocol.message import ApiMessage
 
-MIN_VERSION = 0
-MAX_VERSION = 6
 
 GROUP_OPERATIONS = 0xD48
 """What may be done with a group where nothing is forbidden, as bits. Kafka: AclEntry."""

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from ottla.coordinator.group.timers import Now
     from ottla.protocol.message import ApiMessage
 
-MIN_VERSION = 0
-MAX_VERSION = 5
-
 
 def handle(engine: Engine, request: ListGroupsRequest, version: int, context: Context) -> Reply:
     """List them."""

@@ -6,7 +6,7 @@
 What is finalized is told in every version that has features: `group.version` 1, by which a client
 may take it that there is the consumer protocol.
 
-Which versions there are is exactly what the router serves. A version that is too new is answered in
+Which versions there are is what `broker.apis` says. A version that is too new is answered in
 version 0 (`unsupported_version`), whatever its request looks like, and the header of the response
 has no tagged fields in any version. Kafka: KIP-511, ApiVersionsRequest.isValid.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from ottla.broker.apis import APIS
 from ottla.errors import codes
 from ottla.protocol.messages.api_18_api_versions import ApiVersionsRequest, ApiVersionsResponse
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from ottla.broker.engine import Engine
     from ottla.broker.requests import Context
 
-MIN_VERSION = 0
-MAX_VERSION = 4
 
 _FIRST_VERSION_WITH_VERSION_0 = 4
 _FEATURES_EPOCH = 0
@@ -87,11 +86,9 @@ def unsupported_version() -> ApiVersionsResponse:
 
 
 def _api_keys() -> list[ApiVersionsResponse.ApiVersion]:
-    from ottla.broker.router import SUPPORTED
-
     return [
         ApiVersionsResponse.ApiVersion(
-            api_key=key, min_version=support.min_version, max_version=support.max_version
+            api_key=key, min_version=api.min_version, max_version=api.max_version
         )
-        for key, support in sorted(SUPPORTED.items())
+        for key, api in sorted(APIS.items())
     ]

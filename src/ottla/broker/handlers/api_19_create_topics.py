@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ottla.broker.engine import Engine
     from ottla.broker.requests import Context, Reply
 
-MIN_VERSION = 2
-MAX_VERSION = 7
 
 _Result = CreateTopicsResponse.CreatableTopicResult
 _Topic = CreateTopicsRequest.CreatableTopic

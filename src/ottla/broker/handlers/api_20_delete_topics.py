@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ottla.broker.engine import Engine
     from ottla.broker.requests import Context, Reply
 
-MIN_VERSION = 1
-MAX_VERSION = 6
 
 _BY_ID_VERSION = 6
 _Result = DeleteTopicsResponse.DeletableTopicResult

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ottla.broker.groups import INTERNAL_TOPICS
+from ottla.broker.internal_topics import INTERNAL_TOPICS
 from ottla.broker.requests import Pending
 from ottla.errors import DiskFull, codes
 from ottla.protocol.messages.api_21_delete_records import (
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ottla.errors import StorageError
     from ottla.log.partition_log import PartitionLog
 
-MIN_VERSION = 0
-MAX_VERSION = 2
 
 _ALL = -1
 _NONE = -1

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ottla.broker.engine import Engine
     from ottla.broker.requests import Context
 
-MIN_VERSION = 0
-MAX_VERSION = 5
 
 _EPOCH_MAX = 32766
 """The last epoch of an id that is handed out; 32767 is kept for fencing."""

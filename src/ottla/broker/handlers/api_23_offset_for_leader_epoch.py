@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ottla.broker.requests import Context
     from ottla.log.partition_log import PartitionLog
 
-MIN_VERSION = 0
-MAX_VERSION = 4
 
 _Asked = OffsetForLeaderEpochRequest.OffsetForLeaderPartition
 _Found = OffsetForLeaderEpochResponse.EpochEndOffset

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ottla.broker.durably import answer_durably
-from ottla.broker.groups import INTERNAL_TOPICS
+from ottla.broker.internal_topics import INTERNAL_TOPICS
 from ottla.errors import codes
 from ottla.protocol.messages.api_37_create_partitions import (
     CreatePartitionsRequest,
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ottla.broker.engine import Engine
     from ottla.broker.requests import Context, Reply
 
-MIN_VERSION = 0
-MAX_VERSION = 3
 
 _Result = CreatePartitionsResponse.CreatePartitionsTopicResult
 _Asked = CreatePartitionsRequest.CreatePartitionsTopic

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ottla.coordinator.group.timers import Now
     from ottla.protocol.message import ApiMessage
 
-MIN_VERSION = 0
-MAX_VERSION = 2
 
 _Result: TypeAlias = DeleteGroupsResponse.DeletableGroupResult
 

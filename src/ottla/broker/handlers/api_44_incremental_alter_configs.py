@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from ottla.broker.engine import Engine
     from ottla.broker.requests import Context, Reply
 
-MIN_VERSION = 0
-MAX_VERSION = 1
 
 SET, DELETE, APPEND, SUBTRACT = range(4)
 """Kafka: AlterConfigOp.OpType."""

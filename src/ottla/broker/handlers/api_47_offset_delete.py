@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ottla.coordinator.group.decision import Answer, Decision
     from ottla.coordinator.group.timers import Now
 
-MIN_VERSION = 0
-MAX_VERSION = 0
 
 _Partition: TypeAlias = OffsetDeleteResponse.OffsetDeleteResponsePartition
 _Topic: TypeAlias = OffsetDeleteResponse.OffsetDeleteResponseTopic

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ottla.broker.engine import Engine
     from ottla.broker.requests import Context, Reply
 
-MIN_VERSION = 0
-MAX_VERSION = 2
 
 _BROKERS = 1
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
         ConsumerGroupHeartbeatRequest,
     )
 
-MIN_VERSION = 0
-MAX_VERSION = 1
 
 _FIRST_VERSION_WITH_OWN_MEMBER_ID = 1
 _NOT_GIVEN = -1

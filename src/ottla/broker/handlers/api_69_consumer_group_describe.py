@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from ottla.coordinator.group.timers import Now
     from ottla.protocol.message import ApiMessage
 
-MIN_VERSION = 0
-MAX_VERSION = 1
 
 _CLASSIC, _CONSUMER = 0, 1
 
