@@ -430,3 +430,15 @@ def test_what_was_finished_is_committed_by_itself_before_it_is_given_back() -> N
 
 def at(offset: int) -> OffsetAndMetadata:
     return OffsetAndMetadata(offset)
+
+
+def test_connections_that_broke_and_are_not_needed_let_the_client_sleep() -> None:
+    script = GroupScript()
+    script.become_member(0)
+    [state] = script.core.fetcher.partitions.values()
+    state.is_paused = True
+    script.lose()
+    for _ in range(5):
+        due_ms = script.core.step()
+        assert due_ms is not None and due_ms > script.clock.monotonic_ms()
+        script.run(due_ms - script.clock.monotonic_ms())

@@ -193,7 +193,8 @@ class Cluster:
             return None
         due.append(self._maybe_ask(now))
         for node in self.all_nodes():
-            if node.state.value == "idle" and node.failure is not None:
+            # Where its time has come and nobody tries it, it is not needed now.
+            if node.state.value == "idle" and node.next_try_ms > now:
                 due.append(node.next_try_ms)
         times = [each for each in due if each is not None]
         return min(times) if times else None

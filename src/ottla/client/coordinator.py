@@ -79,7 +79,8 @@ class Coordinator:
         for node in (self._membership, self._commits):
             if node is not None:
                 due.append(node.expire(now))
-                if node.state.value == "idle" and node.failure is not None:
+                # Where its time has come and nobody tries it, it is not needed now.
+                if node.state.value == "idle" and node.next_try_ms > now:
                     due.append(node.next_try_ms)
         tries = self._failed_tries()
         if tries > self._tries:
