@@ -28,7 +28,7 @@ from ottla.records import batch as batches
 from ottla.records.batch import read_header
 from ottla.records.compaction import DELETE_HORIZON
 from tests.log.test_compaction import pairs
-from tests.log.writing import NOW, TOPIC_ID, batch, save, sync
+from tests.log.writing import NOW, TOPIC_ID, append, batch, save, sync
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "format.md").read_text()
@@ -92,13 +92,13 @@ def test_what_stands_in_small_files_is_as_on_the_page() -> None:
     assert f"{RESERVE_BYTES} bytes" in PAGE
     files = Steps()
     store = LogDir.open(files, "store", ManualClock())
-    store.open_log("t", 0, TOPIC_ID, CONFIG)
+    append(store.open_log("t", 0, TOPIC_ID, CONFIG), b"a")
     store.close()
     assert f"`{(files.read('store/.kafka_cleanshutdown') or b'').decode()}`" in PAGE
     properties = checkpoints.decode_properties(files.read("store/meta.properties") or b"")
     assert list(properties) == ["version", "cluster.id", "node.id", "directory.id"]
     assert f"`version={properties['version']}`" in PAGE
-    assert (files.read(f"store/{checkpoints.RECOVERY_POINTS}") or b"") == b"0\n1\nt 0 0\n"
+    assert (files.read(f"store/{checkpoints.RECOVERY_POINTS}") or b"") == b"0\n1\nt 0 1\n"
     assert (files.read(f"store/t-0/{checkpoints.LEADER_EPOCHS}") or b"") == b"0\n1\n0 0\n"
 
 

@@ -8,7 +8,7 @@ from ottla.errors import DiskFull
 from ottla.log import checkpoints
 from ottla.log.leader_epochs import UNKNOWN, LeaderEpochs
 from ottla.log.memory_files import MemoryFiles
-from tests.log.writing import append, new_log, open_log, sync, values_of
+from tests.log.writing import append, new_log, open_log, save, sync, values_of
 
 PATH = f"root/t-0/{checkpoints.LEADER_EPOCHS}"
 
@@ -44,6 +44,31 @@ def test_a_new_log_begins_with_epoch_0_and_a_clean_stop_begins_none() -> None:
     again = open_log(files, recovery_point=None)
     assert again.leader_epoch == 0
     assert epochs_in(files) == [(0, 0)]
+
+
+def test_a_new_log_s_epochs_are_written_with_its_first_recovery_point() -> None:
+    log, files = new_log()
+    append(log, b"a")
+    sync(log)
+    assert files.read(PATH) is None
+    save(log, files)
+    assert epochs_in(files) == [(0, 0)]
+    files.remove(PATH)
+    append(log, b"b")
+    save(log, files)
+    assert files.read(PATH) is None  # once is enough
+
+
+def test_a_power_cut_before_the_first_recovery_point_leaves_the_epochs_to_the_batches() -> None:
+    log, files = new_log()
+    append(log, b"a")
+    sync(log)
+    append(log, b"b")
+    files = files.after_power_cut()
+    again = open_log(files)
+    assert values_of(again) == [b"a"]
+    assert again.leader_epoch == 1
+    assert epochs_in(files) == [(0, 0), (1, 1)]
 
 
 def test_an_epoch_that_wrote_nothing_leaves_no_entry_behind() -> None:

@@ -43,6 +43,7 @@ from ottla.records.markers import read_marker
 if TYPE_CHECKING:
     from ottla.log.config import LogConfig
     from ottla.log.files import Files
+    from ottla.log.producer_state import ProducerState
     from ottla.wire import Buffer
 
 _WRITE_BYTES = 1 << 20
@@ -80,6 +81,49 @@ class Plan(NamedTuple):
     is_due: bool
 
     dirty_ratio: float
+
+
+def plan(
+    folder: str,
+    config: LogConfig,
+    closed: list[tuple[Segment, int]],
+    first_dirty: int,
+    producers: ProducerState,
+    now_ms: int,
+) -> Plan | None:
+    """Return what could be compacted now, or None where there is nothing.
+
+    Args:
+        folder: the partition's folder.
+        config: the topic's settings.
+        closed: the first segments that nothing but their age may keep from being cleaned, each
+            with the offset behind it.
+        first_dirty: everything before this offset has been compacted.
+        producers: the partition's producers.
+        now_ms: milliseconds since 1970.
+    """
+    segments: list[Old] = []
+    dirty: list[Segment] = []
+    for segment, end in closed:
+        if now_ms - segment.max_timestamp < config.min_compaction_lag_ms:
+            break
+        segments.append(Old(segment.base_offset, end, segment.size))
+        if end > first_dirty:
+            dirty.append(segment)
+    if not dirty:
+        return None
+    ratio = sum(each.size for each in dirty) / (sum(each.size for each in segments) or 1)
+    is_old = now_ms - (dirty[0].first_timestamp or now_ms) > config.max_compaction_lag_ms
+    return Plan(
+        folder,
+        config,
+        segments,
+        max(first_dirty, segments[0].base_offset),
+        segments[-1].end_offset,
+        producers.last_offsets(),
+        is_old or ratio > config.min_cleanable_dirty_ratio,
+        ratio,
+    )
 
 
 class Group(NamedTuple):

@@ -6,7 +6,8 @@ finds the log to end before an epoch's beginning. A consumer that knows an epoch
 ended, and so learns that what it has read behind that is gone.
 
 The file is written before a record is, so no batch has an epoch that is not in it. Where it is
-missing it is made anew from the batches, which tell the epoch that they were written in.
+missing it is made anew from the batches, which tell the epoch that they were written in. So that of
+a new log, which says no more than they do, is written with the log's first recovery point.
 
 Kafka: LeaderEpochFileCache; KIP-101, KIP-320.
 """
@@ -37,7 +38,7 @@ class LeaderEpochs:
         segments: the partition's segments.
 
     Attributes:
-        is_written: whether they all stand in the file.
+        is_ready: whether a record may be written: the file holds all of them, or may wait.
         current: the current leader epoch.
 
     Raises:
@@ -48,12 +49,13 @@ class LeaderEpochs:
         self._files = files
         self._path = f"{folder}/{checkpoints.LEADER_EPOCHS}"
         found = checkpoints.decode_epochs(files.read(self._path), self._path)
-        self.is_written = bool(found)
+        self.is_ready = bool(found)
+        self._is_waiting = False
         self._entries = found or _of_batches(segments) or [(0, 0)]
         self.current = self._entries[-1][0]
 
     def settle(self, log_end_offset: int, *, bump: bool) -> None:
-        """Make the file agree with where the log ends now, durably.
+        """Make the file agree with where the log ends now, durably; that of a new log may wait.
 
         A full disk is no reason not to open the log: the file is written before the next record is.
 
@@ -66,7 +68,9 @@ class LeaderEpochs:
             kept = [entry for entry in self._entries if entry[1] < log_end_offset]
             self._entries = [*kept, following]
             self.current = following[0]
-            self.is_written = False
+            self.is_ready = False
+        if not self.is_ready and log_end_offset == 0 and self._entries == [(0, 0)]:
+            self.is_ready = self._is_waiting = True
         with contextlib.suppress(DiskFull):
             self.write()
 
@@ -76,9 +80,18 @@ class LeaderEpochs:
         Raises:
             StorageError: it cannot be written.
         """
-        if not self.is_written:
+        if not self.is_ready:
             self._files.write(self._path, checkpoints.encode_epochs(self._entries))
-            self.is_written = True
+            self.is_ready = True
+
+    def waiting(self) -> list[tuple[str, bytes]]:
+        """Return the file's path and content where it waits for a recovery point."""
+        content = checkpoints.encode_epochs(self._entries)
+        return [(self._path, content)] if self._is_waiting else []
+
+    def saved(self) -> None:
+        """Take note that what was waiting is in its place."""
+        self._is_waiting = False
 
     def end_of(self, leader_epoch: int, log_end_offset: int) -> tuple[int, int]:
         """Return (epoch, end offset) of the largest epoch that is not larger than the one given.

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from ottla.errors import CorruptLog, StorageError, codes
 from ottla.log import checkpoints
-from ottla.log.compaction import Group, Old, Plan
+from ottla.log.files import draft_of
 from ottla.log.leader_epochs import LeaderEpochs
 from ottla.log.recovery import CLEANED, SWAP, Cut, aborted_transaction, load, unwritable
 from ottla.log.recovery_point import Beginnings, RecoveryPoint
@@ -204,8 +204,10 @@ class PartitionLog:
             self.bytes_unchecked += segment.size
 
     def _create(self, metadata: str) -> None:
+        """Make the folder; names in it become durable with the first sync."""
         self._files.make_folder(self.folder)
-        self._files.write(metadata, checkpoints.encode_partition_metadata(self.topic_id))
+        self._files.write_draft(metadata, checkpoints.encode_partition_metadata(self.topic_id))
+        self._files.rename(draft_of(metadata), metadata)
 
     def _set_segments(self, segments: list[Segment]) -> None:
         self._segments = Segments(segments)
@@ -297,7 +299,7 @@ class PartitionLog:
         """
         if self.failed is not None:
             raise self.failed
-        if not self._epochs.is_written:
+        if not self._epochs.is_ready:
             self._epochs.write()
         base_offset = self.log_end_offset
         last_offset = base_offset + header.last_offset_delta
@@ -416,9 +418,9 @@ class PartitionLog:
     def _take_recovery_point(self) -> RecoveryPoint:
         self.producers.expire(self._clock.now_ms(), self.config.producer_expiration_ms)
         self.bytes_unchecked = 0
-        return RecoveryPoint(
-            self.folder, self.log_end_offset, list(self._unsaved), self.producers.snapshot()
-        )
+        offset, unsaved, producers = self.log_end_offset, list(self._unsaved), self.producers
+        epochs = self._epochs.waiting()
+        return RecoveryPoint(self.folder, offset, unsaved, producers.snapshot(), epochs)
 
     def taken_recovery_point(self) -> RecoveryPoint | None:
         """Return the recovery point that was taken with a sync that has ended well, once.
@@ -432,6 +434,7 @@ class PartitionLog:
     def publish(self, point: RecoveryPoint) -> None:
         """Put a recovery point's files in their places."""
         point.publish(self._files, self._segments)
+        self._epochs.saved()
         for segment, size in point.segments.items():
             if segment.size == size:
                 self._unsaved.pop(segment, None)
@@ -624,32 +627,16 @@ class PartitionLog:
         config = self.config
         if self.failed is not None or not config.compact:
             return None
-        now_ms = self._clock.now_ms()
-        first_dirty = first_dirty if first_dirty <= self.log_end_offset else 0
-        segments: list[Old] = []
-        dirty: list[Segment] = []
+        segments: list[tuple[Segment, int]] = []
         for segment, end in self._segments.closed():
             if end > self.last_stable_offset or segment is self._stored_segment:
                 break
-            if now_ms - segment.max_timestamp < config.min_compaction_lag_ms:
-                break
-            segments.append(Old(segment.base_offset, end, segment.size))
-            if end > first_dirty:
-                dirty.append(segment)
-        if not dirty:
-            return None
-        ratio = sum(each.size for each in dirty) / (sum(each.size for each in segments) or 1)
-        is_old = now_ms - (dirty[0].first_timestamp or now_ms) > config.max_compaction_lag_ms
-        return Plan(
-            self.folder,
-            config,
-            segments,
-            max(first_dirty, self._segments.first.base_offset),
-            segments[-1].end_offset,
-            self.producers.last_offsets(),
-            is_old or ratio > config.min_cleanable_dirty_ratio,
-            ratio,
-        )
+            segments.append((segment, end))
+        first_dirty = first_dirty if first_dirty <= self.log_end_offset else 0
+        now_ms = self._clock.now_ms()
+        from ottla.log.compaction import plan
+
+        return plan(self.folder, config, segments, first_dirty, self.producers, now_ms)
 
     def arm(self, group: Group) -> bool:
         """Let a cleaned segment be what a crash from now on leaves; tells whether it may be.

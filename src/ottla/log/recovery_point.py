@@ -32,6 +32,7 @@ class RecoveryPoint:
         offset: the offset.
         segments: the segments whose indexes have changed since the last one.
         snapshot: the producers' state at the offset.
+        others: the paths and contents of other files that are to be written with it.
 
     Attributes:
         offset: the offset.
@@ -39,12 +40,19 @@ class RecoveryPoint:
         segments: the segments whose indexes are in it, and how large each was.
     """
 
-    def __init__(self, folder: str, offset: int, segments: list[Segment], snapshot: bytes) -> None:
+    def __init__(
+        self,
+        folder: str,
+        offset: int,
+        segments: list[Segment],
+        snapshot: bytes,
+        others: list[tuple[str, bytes]],
+    ) -> None:
         self.folder = folder
         self.offset = offset
         self.segments = {segment: segment.size for segment in segments}
         self._indexes = {segment: segment.indexes() for segment in segments}
-        self._snapshot = (f"{folder}/{file_name(offset, '.snapshot')}", snapshot)
+        self._others = [(f"{folder}/{file_name(offset, '.snapshot')}", snapshot), *others]
 
     def write(self, files: Files) -> None:
         """Write the files, as drafts, in any thread.
@@ -53,7 +61,7 @@ class RecoveryPoint:
             StorageError: one cannot be written; none is left then, lest they fill a full disk.
         """
         contents = [each for index_files in self._indexes.values() for each in index_files]
-        contents.append(self._snapshot)
+        contents += self._others
         try:
             for path, content in contents:
                 files.write_draft(path, content)
@@ -75,8 +83,8 @@ class RecoveryPoint:
                     files.rename(draft_of(path), path)
                 else:
                     files.remove(draft_of(path))
-        path = self._snapshot[0]
-        files.rename(draft_of(path), path)
+        for path, _ in self._others:
+            files.rename(draft_of(path), path)
 
     def finish(self, files: Files) -> None:
         """Make the files' names durable, and remove old snapshots, in any thread."""
