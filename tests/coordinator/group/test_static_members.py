@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ottla.errors import codes
+from ottla.protocol.codec import encode
+from ottla.protocol.messages.embedded_data import ConsumerProtocolAssignment
+from tests.coordinator.group.consumer.members import ConsumerShard
 from tests.coordinator.group.shards import REBALANCE_MS, SESSION_MS, Shard, subscription
+
+
+def assignment(**topics: list[int]) -> bytes:
+    """Return what a consumer is told to read."""
+    named = [
+        ConsumerProtocolAssignment.TopicPartition(topic=topic, partitions=numbers)
+        for topic, numbers in topics.items()
+    ]
+    return b"\0\0" + encode(ConsumerProtocolAssignment(assigned_partitions=named), 0)
 
 
 def stable(shard: Shard, *instances: str) -> list[str]:
@@ -109,6 +123,51 @@ def test_one_that_starts_again_with_another_subscription_keeps_it_for_the_next_t
     assert shard.group().subscribed_topics == frozenset({"t", "u"})
     (other,) = [each for each in shard.group().members.values() if each.group_instance_id == "b"]
     assert list(other.protocols) == ["range", "sticky"]
+
+
+def consumers(
+    assigned: list[int], *, has: int, protocol: str = "range"
+) -> tuple[ConsumerShard, str]:
+    """Return a stable group with the static member "a", which leads, and has the topic "t"."""
+    shard = ConsumerShard()
+    shard.create("t", has)
+    member = shard.join(instance="a", protocols={protocol: subscription("t")}).response.member_id
+    told = {member: assignment(t=assigned)}
+    shard.sync(member, 1, told, group_instance_id="a")
+    return shard, member
+
+
+@pytest.mark.parametrize(
+    ("assigned", "has", "protocol", "generation"),
+    [
+        ([0, 1], 2, "range", 1),
+        ([0, 1], 3, "range", 2),  # it has grown
+        ([1], 2, "cooperative-sticky", 2),  # somebody was to give it back first
+        ([1], 2, "own", 1),  # it may be meant so
+    ],
+)
+def test_one_that_starts_again_while_partitions_are_left_over_begins_a_rebalance(
+    assigned: list[int], has: int, protocol: str, generation: int
+) -> None:
+    shard, _ = consumers(assigned, has=has, protocol=protocol)
+    response = shard.join(instance="a", protocols={protocol: subscription("t")}).response
+    assert response.generation_id == generation
+    assert response.leader == response.member_id
+    assert response.skip_assignment == (generation == 1)
+
+
+def test_one_that_starts_again_and_wants_another_topic_begins_a_rebalance() -> None:
+    shard, _ = consumers([0], has=1)
+    shard.create("u")
+    response = shard.join(instance="a", protocols={"range": subscription("t", "u")}).response
+    assert (response.generation_id, response.skip_assignment) == (2, False)
+
+
+def test_of_an_assignment_that_cannot_be_read_nothing_is_thought_to_be_missing() -> None:
+    shard, member = consumers([0], has=2)
+    shard.group().members[member].assignment = b"\0"
+    response = shard.join(instance="a", protocols={"range": subscription("t")}).response
+    assert (response.generation_id, response.skip_assignment) == (1, True)
 
 
 def test_one_that_starts_again_before_the_leader_has_assigned_begins_a_rebalance() -> None:

@@ -124,7 +124,7 @@ class GroupCoordinator:
         self.offsets = Offsets()
         self._settings = settings
         self._rebalances = Rebalances(timers, settings, self._forget)
-        self.membership = Membership(self.groups, self._rebalances, settings, new_id)
+        self.membership = Membership(self.groups, self._rebalances, settings, topics, new_id)
         planner = Planner(topics, internal_topics, settings.group_consumer_assignors)
         self._departures = Departures(self.groups, timers, planner, self._rebalances, settings)
         self.consumers = ConsumerMembership(

@@ -5,8 +5,8 @@ generation, a sync for what the leader assigns. Whatever ends the waiting answer
 
 Two records are decided on here. The leader's sync makes the group stable; and a static member that
 starts again takes the place of its former self in a stable group without a rebalance, where the
-group's protocol stays what it is (KIP-345); with version 9 a leader that does so is told not to
-assign anything (KIP-814).
+group's protocol stays what it is (KIP-345) and everything is assigned; with version 9 a leader that
+does so is told not to assign anything (KIP-814).
 
 Kafka: GroupMetadataManager, the part of classic groups.
 """
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.coordinator.group.classic import (
+    CONSUMER,
     NO_MEMBER,
     ClassicGroup,
     Member,
@@ -34,6 +35,7 @@ from ottla.coordinator.group.rebalance import (
     sync_error,
 )
 from ottla.coordinator.group.records import group_record
+from ottla.coordinator.group.told import leaves_something
 from ottla.errors import codes
 from ottla.protocol.messages.api_11_join_group import JoinGroupRequest, JoinGroupResponse
 from ottla.protocol.messages.api_12_heartbeat import HeartbeatRequest, HeartbeatResponse
@@ -41,6 +43,7 @@ from ottla.protocol.messages.api_13_leave_group import LeaveGroupRequest, LeaveG
 from ottla.protocol.messages.api_14_sync_group import SyncGroupRequest, SyncGroupResponse
 
 if TYPE_CHECKING:
+    from ottla.coordinator.group.consumer.changes import Topics
     from ottla.coordinator.group.decision import Answer
     from ottla.coordinator.group.group import Group
     from ottla.coordinator.group.rebalance import Settings
@@ -97,6 +100,7 @@ class Membership:
         groups: all groups of the shard.
         rebalances: leads them from one generation to the next.
         settings: the broker's.
+        topics: the topics that there are.
         new_id: makes what is random of a member's id.
     """
 
@@ -105,9 +109,11 @@ class Membership:
         groups: dict[str, Group],
         rebalances: Rebalances,
         settings: Settings,
+        topics: Topics,
         new_id: Callable[[], str],
     ) -> None:
         self._groups = groups
+        self._topics = topics
         self._rebalances = rebalances
         self._settings = settings
         self._new_id = new_id
@@ -251,7 +257,7 @@ class Membership:
         new.assignment = old.assignment
         others = [each.protocols for each in group.members.values() if each is not old]
         protocol_stays = chosen_protocol([*others, new.protocols]) == group.protocol_name
-        if group.state is State.STABLE and protocol_stays:
+        if group.state is State.STABLE and protocol_stays and not self._leaves(group, old, new):
             self._swap(group, old, new, join)
             return
         self._fence(group, old, join.decision)
@@ -259,6 +265,18 @@ class Membership:
         new.awaiting_join = join.asker.answer
         self._rebalances.keep_session(group, new, join.now)
         self._rebalances.prepare_or_complete(group, join.now, join.decision)
+
+    def _leaves(self, group: ClassicGroup, old: Member, new: Member) -> bool:
+        """Tell whether partitions would go on being nobody's.
+
+        A leader that is told not to assign does not learn what the members have, and a member that
+        was to give something back does not come back with it. Kafka lets such partitions wait for
+        a rebalance that has another reason.
+        """
+        members = [new if each is old else each for each in group.members.values()]
+        return group.protocol_type == CONSUMER and leaves_something(
+            group.protocol_name or "", members, self._topics
+        )
 
     def _fence(self, group: ClassicGroup, old: Member, decision: Decision) -> None:
         self._rebalances.end_session(group, old.member_id)

@@ -6,7 +6,8 @@ import pytest
 
 from ottla.coordinator.group.classic import ClassicGroup
 from ottla.coordinator.group.consumer.group import MemberState
-from ottla.coordinator.group.consumer.migration import _decode, encoded_assignment
+from ottla.coordinator.group.consumer.migration import encoded_assignment
+from ottla.coordinator.group.told import assignment_of
 from ottla.errors import codes
 from ottla.protocol.codec import encode
 from ottla.protocol.messages.embedded_data import (
@@ -38,7 +39,7 @@ def assigned(shard: ConsumerShard, *partitions: int) -> bytes:
 
 
 def decoded(assignment: bytes) -> list[int]:
-    found = _decode(ConsumerProtocolAssignment, assignment).assigned_partitions
+    found = assignment_of(assignment).assigned_partitions
     return [index for each in found for index in each.partitions]
 
 

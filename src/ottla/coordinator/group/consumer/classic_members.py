@@ -28,10 +28,10 @@ from ottla.coordinator.group.consumer.membership import static_member
 from ottla.coordinator.group.consumer.migration import (
     encoded_assignment,
     owned_of_subscription,
-    subscription_of,
 )
 from ottla.coordinator.group.decision import Decision
 from ottla.coordinator.group.rebalance import join_error, sync_error
+from ottla.coordinator.group.told import subscription_of
 from ottla.errors import DecodeError, codes
 from ottla.protocol.messages.api_11_join_group import JoinGroupResponse
 from ottla.protocol.messages.api_12_heartbeat import HeartbeatRequest, HeartbeatResponse

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ottla.coordinator.group.classic import CONSUMER, ClassicGroup, chosen_protocol
 from ottla.coordinator.group.consumer.changes import Change, Refused, Topics
@@ -35,8 +35,9 @@ from ottla.coordinator.group.consumer.records import (
     target_record,
 )
 from ottla.coordinator.group.records import GroupRecord, group_record
+from ottla.coordinator.group.told import CLIENTS_ASSIGNORS, assignment_of, subscription_of
 from ottla.errors import DecodeError, codes
-from ottla.protocol.codec import decode_from, encode_to
+from ottla.protocol.codec import encode_to
 from ottla.protocol.messages.embedded_data import (
     ConsumerProtocolAssignment,
     ConsumerProtocolSubscription,
@@ -47,35 +48,12 @@ from ottla.wire.cursor import Reader, Writer
 if TYPE_CHECKING:
     from ottla.coordinator.group import classic
     from ottla.coordinator.group.timers import Now
-    from ottla.protocol.message import Message
 
 UPGRADES = frozenset({"bidirectional", "upgrade"})
 """The policies with which a classic group may become a consumer group."""
 
 DOWNGRADES = frozenset({"bidirectional", "downgrade"})
 """The policies with which a consumer group may become a classic group."""
-
-_CLIENTS_ASSIGNORS = frozenset({"range", "roundrobin", "sticky", "cooperative-sticky"})
-
-_Embedded = TypeVar("_Embedded", bound="Message")
-
-
-def _decode(cls: type[_Embedded], data: bytes) -> _Embedded:
-    """Decode what clients tell each other; whatever a later version adds is not read."""
-    reader = Reader(data)
-    version = reader.int16()
-    if version < 0:
-        raise DecodeError(f"{cls.__name__} of version {version}")
-    return decode_from(cls, reader, min(version, cls.SCHEMA.versions[1]))
-
-
-def subscription_of(data: bytes) -> ConsumerProtocolSubscription:
-    """Decode what a consumer subscribed to.
-
-    Raises:
-        DecodeError: it cannot be decoded.
-    """
-    return _decode(ConsumerProtocolSubscription, data)
 
 
 def owned_of_subscription(
@@ -117,10 +95,8 @@ def _assigned(member: classic.Member, protocol: str, topics: Topics) -> frozense
     An assignor of somebody's own may have told it more, which would be lost. What the clients' own
     ones tell may be: librdkafka's sticky one repeats what it assigned. Kafka refuses these too.
     """
-    if not member.assignment:
-        return frozenset()
-    assignment = _decode(ConsumerProtocolAssignment, member.assignment)
-    if assignment.user_data and protocol not in _CLIENTS_ASSIGNORS:
+    assignment = assignment_of(member.assignment)
+    if assignment.user_data and protocol not in CLIENTS_ASSIGNORS:
         raise Refused(
             codes.GROUP_ID_NOT_FOUND,
             "Cannot upgrade the group to a consumer group because an unsupported custom assignor "
