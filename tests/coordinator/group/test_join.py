@@ -39,9 +39,10 @@ def test_before_version_4_a_new_member_joins_at_once(version: int) -> None:
     assert told(asked) == (codes.NONE, 1, "c-1", 1)
 
 
-def test_a_static_member_joins_at_once_and_its_id_names_it() -> None:
-    asked = Shard().join(instance="i")
-    assert told(asked) == (codes.NONE, 1, "i-1", 1)
+def test_a_static_member_joins_at_once_and_its_id_names_it_and_the_time() -> None:
+    shard = Shard()
+    asked = shard.join(instance="i")
+    assert told(asked) == (codes.NONE, 1, f"i-{shard.now.wall_ms:012x}-1", 1)
     assert asked.response.members[0].group_instance_id == "i"
 
 

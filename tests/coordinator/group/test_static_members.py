@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ottla.coordinator.group.member_ids import is_later
 from ottla.errors import codes
 from ottla.protocol.codec import encode
 from ottla.protocol.messages.embedded_data import ConsumerProtocolAssignment
@@ -168,6 +169,42 @@ def test_of_an_assignment_that_cannot_be_read_nothing_is_thought_to_be_missing()
     shard.group().members[member].assignment = b"\0"
     response = shard.join(instance="a", protocols={"range": subscription("t")}).response
     assert (response.generation_id, response.skip_assignment) == (1, True)
+
+
+def test_who_has_taken_a_place_that_a_start_has_forgotten_joins_anew_and_is_not_fenced() -> None:
+    shard = Shard()
+    one, two = stable(shard, "a", "b")
+    shard.clock.advance(1)
+    shard.join(one, instance="a")
+    new = shard.join(instance="b").response.member_id
+    again = shard.reloaded()  # nobody has synced: the last record is that of the first generation
+    assert again.heartbeat(new, 3, "b") == codes.UNKNOWN_MEMBER_ID
+    assert again.sync(new, 3, group_instance_id="b").error == codes.UNKNOWN_MEMBER_ID
+    assert again.join(new, instance="b").error == codes.UNKNOWN_MEMBER_ID
+    again.clock.advance(1)
+    assert again.join(instance="b").error == codes.NONE
+    assert again.heartbeat(two, 2, "b") == codes.FENCED_INSTANCE_ID
+    assert again.heartbeat(new, 3, "b") == codes.FENCED_INSTANCE_ID
+
+
+@pytest.mark.parametrize(
+    ("member_id", "other", "is_so"),
+    [
+        ("a-000000000002-x", "a-000000000001-y", True),
+        ("a-000000000001-x", "a-000000000001-y", False),
+        ("a-000000000001-x", "a-000000000002-y", False),
+        ("a-000000000002-x", "a-3e7b1f52-9c1e-4f6b-9d55-0a4d3c9c1f00", False),  # Kafka's
+        ("a-3e7b1f52-9c1e-4f6b-9d55-0a4d3c9c1f00", "a-000000000001-y", False),
+        ("b-000000000002-x", "a-000000000001-y", False),
+        ("a-00000000000g-x", "a-000000000001-y", False),
+        ("a-000000000002", "a-000000000001-y", False),
+        ("", "a-000000000001-y", False),
+    ],
+)
+def test_of_two_ids_it_is_told_which_one_was_given_later(
+    member_id: str, other: str, is_so: bool
+) -> None:
+    assert is_later(member_id, other, "a") is is_so
 
 
 def test_one_that_starts_again_before_the_leader_has_assigned_begins_a_rebalance() -> None:

@@ -24,6 +24,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.coordinator.group.group import Group
+from ottla.coordinator.group.member_ids import is_later
 from ottla.coordinator.group.records import GroupRecord, group_record
 from ottla.errors import DecodeError, codes
 from ottla.protocol.codec import decode_from
@@ -255,7 +256,8 @@ class ClassicGroup(Group):
             if member is None:
                 return codes.UNKNOWN_MEMBER_ID
             if member.member_id != member_id:
-                return codes.FENCED_INSTANCE_ID
+                is_forgotten = is_later(member_id, member.member_id, group_instance_id)
+                return codes.UNKNOWN_MEMBER_ID if is_forgotten else codes.FENCED_INSTANCE_ID
         return codes.NONE if member_id in self.members else codes.UNKNOWN_MEMBER_ID
 
     def speaks_one_of(self, protocol_type: str, protocols: Collection[str]) -> bool:

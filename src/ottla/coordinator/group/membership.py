@@ -27,6 +27,7 @@ from ottla.coordinator.group.classic import (
     chosen_protocol,
 )
 from ottla.coordinator.group.decision import Decision
+from ottla.coordinator.group.member_ids import static_member_id_of
 from ottla.coordinator.group.rebalance import (
     NEW_MEMBER_JOIN_TIMEOUT_MS,
     Rebalances,
@@ -181,9 +182,12 @@ class Membership:
         """Let somebody join who has no id yet."""
         request, asker = join.request, join.asker
         instance_id = request.group_instance_id
-        prefix = asker.client_id if instance_id is None else instance_id
-        member_id = f"{prefix}-{self._new_id()}"
-        old = None if instance_id is None else group.static_member(instance_id)
+        unique = self._new_id()
+        if instance_id is None:
+            old, member_id = None, f"{asker.client_id}-{unique}"
+        else:
+            old = group.static_member(instance_id)
+            member_id = static_member_id_of(instance_id, join.now.wall_ms, unique)
         if old is not None:
             self._take_the_place_of(group, old, member_id, join)
         elif instance_id is None and asker.version >= _FIRST_VERSION_WITH_MEMBER_ID_REQUIRED:

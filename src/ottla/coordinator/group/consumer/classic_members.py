@@ -30,6 +30,7 @@ from ottla.coordinator.group.consumer.migration import (
     owned_of_subscription,
 )
 from ottla.coordinator.group.decision import Decision
+from ottla.coordinator.group.member_ids import static_member_id_of
 from ottla.coordinator.group.rebalance import join_error, sync_error
 from ottla.coordinator.group.told import subscription_of
 from ottla.errors import DecodeError, codes
@@ -96,8 +97,10 @@ class ClassicMembers:
         member_id = request.member_id
         decision = Decision(waits=True)
         if is_new:
-            prefix = asker.client_id if instance_id is None else instance_id
-            member_id = f"{prefix}-{self._new_id()}"
+            unique = self._new_id()
+            member_id = f"{asker.client_id}-{unique}"
+            if instance_id is not None:
+                member_id = static_member_id_of(instance_id, now.wall_ms, unique)
             if instance_id is None and asker.version >= _FIRST_VERSION_WITH_MEMBER_ID_REQUIRED:
                 response = join_error(codes.MEMBER_ID_REQUIRED, member_id)
                 decision.reply(asker.answer, response, lambda code: join_error(code, NO_MEMBER))
