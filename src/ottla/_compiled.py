@@ -13,15 +13,26 @@ from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder, Sour
 MODULES = (
     "ottla.clock",
     "ottla.wire.cursor",
+    "ottla.wire.memory",
     "ottla.wire.framing",
     "ottla.protocol.codec",
     "ottla.records.batch",
+    "ottla.records.positions",
     "ottla.records.builder",
     "ottla.records.compaction",
+    "ottla.records.columns",
+    "ottla.records.columns_builder",
     "ottla.client.partitioner",
     "ottla.client.delivery",
     "ottla.client.accumulator",
     "ottla.client.sending",
+    "ottla.client.handing",
+    "ottla.client.network",
+    "ottla.client.node",
+    "ottla.client.cluster",
+    "ottla.client.sender",
+    "ottla.client.driver",
+    "ottla.client.tcp",
 )
 """Dotted names of the compiled modules, in the order of the layers."""
 

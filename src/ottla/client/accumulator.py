@@ -448,7 +448,7 @@ class Accumulator:
         if full is not None:
             queue.closed.append(full)
             self.ready[queue] = None
-        queue.open = self._new_batch(queue.topic, queue.partition)
+        queue.open = self._new_batch(queue.topic, queue.partition, full is not None)
         self.incomplete[queue.open] = None
         self.linger(queue)
         return full is not None
@@ -461,26 +461,39 @@ class Accumulator:
                 self._opened += 1
                 heapq.heappush(self.lingering, (queue.open.created_ms, self._opened, queue))
 
-    def _new_batch(self, topic: str, partition: int) -> Batch:
+    def _new_batch(self, topic: str, partition: int, fills: bool = False) -> Batch:
         clock = self._clock
+        buffer = self._spare_buffer()
+        if buffer is None and fills:
+            buffer = self._full_buffer()
         return Batch(
             topic,
             partition,
             self._waiter,
             clock.monotonic_ms(),
             clock.monotonic_ns(),
-            self._spare_buffer(),
+            buffer,
         )
+
+    def _full_buffer(self) -> bytearray | None:
+        """Return a buffer for a whole batch, for a partition that has filled the one before.
+
+        It does not have to grow then, which would copy it several times. None where the buffers of
+        all batches might take more than `buffer_memory` if each had one.
+        """
+        if len(self.incomplete) * self._batch_buffer_size >= self._buffer_memory:
+            return None
+        return bytearray(self._batch_buffer_size)
 
     def _spare_buffer(self) -> bytearray | None:
         """Return the buffer of a batch that is stored, where there is one that nobody looks at."""
         if not self._spare_buffers:
             return None
-        buffer = self._spare_buffers.popleft()
+        buffer = self._spare_buffers.pop()
         try:
             buffer.pop()  # refused where there are views of it
         except BufferError:
-            self._spare_buffers.append(buffer)
+            self._spare_buffers.appendleft(buffer)
             return None
         buffer.append(0)
         return buffer

@@ -16,7 +16,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ottla.client.network import Call
-from ottla.client.node import Node
+from ottla.client.node import Node, NodeState
 from ottla.errors import BrokerUnavailable, KafkaError, codes
 from ottla.protocol.message import ZERO_UUID
 from ottla.protocol.messages.api_03_metadata import MetadataRequest, MetadataResponse
@@ -125,7 +125,7 @@ class Cluster:
     @property
     def was_reached(self) -> bool:
         """Whether any broker was ever reached."""
-        return any(node.was_ready for node in self.all_nodes())
+        return any(node.was_ready for node in self._all_nodes)
 
     def all_nodes(self) -> list[Node]:
         """Return the brokers, the bootstrap addresses included."""
@@ -135,7 +135,7 @@ class Cluster:
         """Return a broker that is ready, or None; it begins to connect where there is none."""
         nodes = self.all_nodes()
         for node in nodes:
-            if node.state.value == "ready":
+            if node.state is NodeState.READY:
                 return node
         for node in nodes:
             if node.is_ready():
@@ -194,7 +194,7 @@ class Cluster:
         due.append(self._maybe_ask(now))
         for node in self.all_nodes():
             # Where its time has come and nobody tries it, it is not needed now.
-            if node.state.value == "idle" and node.next_try_ms > now:
+            if node.state is NodeState.IDLE and node.next_try_ms > now:
                 due.append(node.next_try_ms)
         times = [each for each in due if each is not None]
         return min(times) if times else None

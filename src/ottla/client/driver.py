@@ -64,6 +64,7 @@ class Driver:
         self._lock = threading.Lock()
         self._turned = threading.Condition()
         self._callers = 0
+        self._waiting = 0
         self._last_call_ms = 0.0
         self._driving: int | None = None
         self._thread: threading.Thread | None = None
@@ -115,11 +116,23 @@ class Driver:
                 finally:
                     self._release()
             else:
-                self._network.wake()
-                with self._turned:
-                    if self._lock.locked() and not reached():
-                        self._turned.wait(min(left, _HANDOVER_S))
+                self._wait_for_turn(min(left, _HANDOVER_S), reached)
         return True
+
+    def _wait_for_turn(self, seconds: float, reached: Callable[[], bool] | None) -> None:
+        """Wait until the turn that another thread does is over, `seconds` at most.
+
+        Who ends a turn lets go of its lock first and looks for waiters then; who waits counts
+        itself first and looks at the lock then. So one of the two sees the other.
+        """
+        self._network.wake()
+        with self._turned:
+            self._waiting += 1
+            try:
+                if self._lock.locked() and not (reached is not None and reached()):
+                    self._turned.wait(seconds)
+            finally:
+                self._waiting -= 1
 
     def held(self) -> Held:
         """Keep turns away for as long as a `with` block lasts, to look at what they change."""
@@ -133,10 +146,7 @@ class Driver:
             self._callers += 1
         try:
             while not self._lock.acquire(blocking=False):
-                self._network.wake()
-                with self._turned:
-                    if self._lock.locked():
-                        self._turned.wait(_HANDOVER_S)
+                self._wait_for_turn(_HANDOVER_S, None)
         finally:
             with self._turned:
                 self._callers -= 1
@@ -169,7 +179,7 @@ class Driver:
 
     def _release(self) -> None:
         self._lock.release()
-        if self._callers:
+        if self._waiting:
             with self._turned:
                 self._turned.notify_all()
 

@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import cython  # noqa: TC002 - Cython reads the annotations
+
 from ottla._version import VERSION
 from ottla.client.network import Call
 from ottla.errors import BrokerUnavailable, KafkaError, NotKafka, codes
@@ -125,7 +127,7 @@ class Node:
         version = min(high, own_high, version_max)
         return version if version >= max(low, own_low) else -1
 
-    def send(self, call: Call, version_max: int = 0x7FFF) -> None:
+    def send(self, call: Call, version_max: cython.int = 0x7FFF) -> None:
         """Send a request to a broker that is ready, in the best version that both sides speak."""
         assert self._channel is not None
         if self.state is not NodeState.HANDSHAKE:

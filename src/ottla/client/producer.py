@@ -103,7 +103,9 @@ class ProducerCore:
     def flush(self, timeout: float | None) -> int:
         """See `Producer.flush`."""
         started = self.clock.monotonic_ms()
-        in_time = self.wait(lambda: not self.accumulator.unknown_topics(), timeout)
+        in_time = True
+        if self.accumulator.unknown:
+            in_time = self.wait(lambda: not self.accumulator.unknown, timeout)
         waiting, failed = self.sender.watch()
         try:
             if in_time:
@@ -116,7 +118,8 @@ class ProducerCore:
         finally:
             self.sender.unwatch(waiting)
         pending = sum(batch.count for batch in waiting if not batch.is_done)
-        pending += sum(len(topic.pending) for topic in self.accumulator.unknown_topics())
+        if self.accumulator.unknown:
+            pending += sum(len(topic.pending) for topic in self.accumulator.unknown_topics())
         delivered = self.sender.take_delivered()
         if not in_time and pending:
             raise _delivery_error(failed, delivered, pending, timeout)

@@ -26,8 +26,11 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+import cython  # noqa: TC002 - Cython reads the annotations
+
 from ottla.client.delivery import FAILED, SENT, STORED, Batch
 from ottla.client.network import Call
+from ottla.client.node import NodeState
 from ottla.errors import (
     BrokerError,
     KafkaError,
@@ -108,6 +111,9 @@ class Sender:
         self._confirmed: dict[PartitionQueue, tuple[object, int]] = {}
         self._outcomes = threading.Lock()
         self._known_ms: float | None = None
+        self._is_idempotent = config.is_idempotent
+        self._required_acks = config.required_acks
+        self._codec = config.codec
         self._told_ms = -_STILL_TRYING_EVERY_MS
 
     # -- time
@@ -281,7 +287,7 @@ class Sender:
             self._fail_everything(refusal)
 
     def _renew_identity(self) -> None:
-        if self._config.is_idempotent:
+        if self._is_idempotent:
             self._identity = None
 
     # -- sending
@@ -297,6 +303,7 @@ class Sender:
         if room and not any(room.values()):
             return due  # an answer comes before anything can be sent
         chosen: dict[Node, list[PartitionQueue]] = {}
+        queue: PartitionQueue
         for queue in list(accumulator.ready):
             waits = self._waits_until(queue, now)
             if waits > now:
@@ -359,7 +366,9 @@ class Sender:
         in_flight_max = self._config.max_in_flight_requests_per_connection
         size_max = self._config.max_request_size
         served: set[PartitionQueue] = set()
-        while node.in_flight < in_flight_max and node.is_ready():
+        queue: PartitionQueue
+        batch: Batch | None
+        while node.in_flight < in_flight_max and node.state is NodeState.READY:
             batches, size = [], 0
             for queue in queues:
                 batch = self._next_batch(queue, now, size_max - size)
@@ -387,7 +396,9 @@ class Sender:
             return batch.base_sequence < 0 or not self._may_follow(queue, batch.identity)
         return queue.identity is not self._identity or not self._may_follow(queue, queue.identity)
 
-    def _next_batch(self, queue: PartitionQueue, now: float, room: int) -> Batch | None:
+    def _next_batch(
+        self, queue: PartitionQueue, now: float, room: cython.Py_ssize_t
+    ) -> Batch | None:
         """Take the next batch of a partition, where it is its turn and it fits."""
         if queue.retries:
             batch = queue.retries[0]
@@ -433,7 +444,7 @@ class Sender:
             batch.base_sequence = queue.next_sequence
             queue.next_sequence = (queue.next_sequence + batch.count) & 0x7FFFFFFF
         batch.data = batch.builder.build(
-            config.codec,
+            self._codec,
             config.compression_level,
             identity.producer_id,
             identity.producer_epoch,
@@ -454,6 +465,7 @@ class Sender:
     def _send(self, node: Node, batches: list[Batch]) -> None:
         version_max = 0x7FFF
         topics: dict[str, ProduceRequest.TopicProduceData] = {}
+        batch: Batch
         for batch in batches:
             topic = topics.get(batch.topic)
             if topic is None:
@@ -471,7 +483,7 @@ class Sender:
             batch.times.peer = node.peer
             batch.times.connected = node.connected_ns
             self._queue_of(batch).in_flight.append(batch)
-        acks = self._config.required_acks
+        acks = self._required_acks
         request = ProduceRequest(
             acks=acks,
             timeout_ms=int(self._config.request_timeout_ms),
@@ -497,6 +509,7 @@ class Sender:
         response: ProduceResponse | None,
         error: KafkaError | None,
     ) -> None:
+        batch: Batch
         for batch in batches:
             batch.times.answered = call.answered_ns
             batch.times.broker_events = call.broker_events
@@ -516,7 +529,8 @@ class Sender:
 
     def _judge(self, batches: list[Batch], response: ProduceResponse) -> None:
         waiting = {(batch.topic, batch.partition): batch for batch in batches}
-        names = {info.topic_id: info.name for info in self._cluster.topics.values()}
+        known = self._cluster.topics
+        names = {known[batch.topic].topic_id: batch.topic for batch in batches}
         failed = []
         for topic in response.responses:
             name = topic.name or names.get(topic.topic_id, "")
@@ -587,7 +601,7 @@ class Sender:
             queue.retries.clear()
             queue.retries.extend(retries)
 
-    def _finish(self, batch: Batch, state: int, error: KafkaError | None = None) -> None:
+    def _finish(self, batch: Batch, state: cython.int, error: KafkaError | None = None) -> None:
         """Settle the outcome of a batch."""
         batch.times.ended = self._clock.monotonic_ns()
         with self._outcomes:

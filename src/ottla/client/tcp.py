@@ -12,11 +12,12 @@ import errno
 import os
 import selectors
 import socket
-import struct
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
+
+import cython  # noqa: TC002 - Cython reads the annotations
 
 from ottla.errors import BrokerUnavailable, DecodeError, KafkaError, NotKafka
 from ottla.protocol.broker_events import read_events, write_question
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 FRAME_BYTES_MAX = 300 * 1024 * 1024
 """The largest response. What HTTP and TLS say first would be the size of a larger one."""
 
-_SIZE = struct.Struct(">i")
-_HEAD = struct.Struct(">hhi")
 _BUFFERS_MAX = 512
 _CLOSED = "the other side closed it"
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN)
@@ -252,16 +251,18 @@ class TcpChannel:
 
     def send(self, call: Call) -> None:
         writer = Writer()
+        writer.int32(0)  # room for the size
         self._write_header(writer, call)
         encode_to(writer, call.request, call.version)
-        parts: list[Buffer] = [_SIZE.pack(writer.size()), *writer.parts()]
+        parts: list[Buffer] = writer.framed()
         call.sent_ns = self._network.clock.monotonic_ns()
         if call.expects_response:
             self._waiting.append((self._correlation_id, call))
         else:
             self._unsent.append(call)
         was_idle = not self._outbox
-        self._outbox += [memoryview(part).cast("B") for part in parts]
+        for part in parts:
+            self._outbox.append(memoryview(part).cast("B"))
         if was_idle:
             self._flush()
 
@@ -277,7 +278,9 @@ class TcpChannel:
     def _write_header(self, writer: Writer, call: Call) -> None:
         """Write a request header: v2 where the version is flexible, else v1."""
         self._correlation_id = (self._correlation_id + 1) & 0x7FFFFFFF
-        writer.raw(_HEAD.pack(call.request.API_KEY, call.version, self._correlation_id))
+        writer.int16(call.request.API_KEY)
+        writer.int16(call.version)
+        writer.int32(self._correlation_id)
         writer.int16(len(self._network.client_id))
         writer.raw(self._network.client_id)
         if call.version >= call.request.SCHEMA.flexible:
@@ -286,8 +289,7 @@ class TcpChannel:
     def _flush(self) -> None:
         try:
             while self._outbox:
-                sent = self._sock.sendmsg(self._outbox[:_BUFFERS_MAX])
-                self._drop(sent)
+                self._drop(self._sock.sendmsg(self._outbox[:_BUFFERS_MAX]))
         except BlockingIOError:
             self._network.watch(self._sock, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
             return
@@ -298,8 +300,8 @@ class TcpChannel:
         while self._unsent:
             self._network.post(_bind(self._listener.left, self._unsent.popleft()))
 
-    def _drop(self, sent: int) -> None:
-        index = 0
+    def _drop(self, sent: cython.Py_ssize_t) -> None:
+        index: cython.Py_ssize_t = 0
         while index < len(self._outbox) and sent >= len(self._outbox[index]):
             sent -= len(self._outbox[index])
             index += 1

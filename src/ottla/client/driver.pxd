@@ -1,0 +1,22 @@
+# The C side of driver.py: fields, and what is called without Python's protocol.
+
+
+cdef class Driver:
+    cdef public bint parked
+    cdef double _tick_s
+    cdef object _network
+    cdef object _work
+    cdef object _clock
+    cdef object _lock
+    cdef object _turned
+    cdef int _callers
+    cdef int _waiting
+    cdef double _last_call_ms
+    cdef object _driving
+    cdef object _thread
+    cdef object _bell
+    cdef public bint _closed
+    cdef object _held
+    cdef object _turn(self, double wait_s)
+    cdef object _release(self)
+    cdef object _wait_for_turn(self, double seconds, object reached)

@@ -1,0 +1,32 @@
+# The C side of tcp.py: fields, and what is called without Python's protocol.
+
+from ottla.client.network cimport Call
+from ottla.wire.cursor cimport Writer
+
+
+cdef class TcpNetwork:
+    cdef readonly list bootstrap
+    cdef readonly str address
+    cdef readonly bytes client_id
+    cdef readonly object clock
+    cdef object _selector
+    cdef object _posted
+    cdef object _inbox
+    cdef object _bell
+
+
+cdef class TcpChannel:
+    cdef readonly str peer
+    cdef TcpNetwork _network
+    cdef object _sock
+    cdef object _listener
+    cdef object _frames
+    cdef object _waiting
+    cdef list _outbox
+    cdef object _unsent
+    cdef int _correlation_id
+    cdef bint _open
+    cpdef object send(self, Call call)
+    cdef object _write_header(self, Writer writer, Call call)
+    cdef object _drop(self, Py_ssize_t sent)
+    cdef object _answer(self, memoryview frame)
