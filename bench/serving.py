@@ -59,18 +59,23 @@ def raise_descriptors() -> int:
     return hard
 
 
+def users_environment() -> dict[str, str]:
+    """Return the environment of a user, where compiled modules are kept."""
+    ours = ("OTTLA_BROKER", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
 @contextlib.contextmanager
 def ottla_serving(
     folder: Path, durability: str, settings: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, int]]:
     """Run `ottla serve` on a folder; gives its address and its process id."""
-    environment = {key: value for key, value in os.environ.items() if key != "OTTLA_BROKER"}
     options = [f"--set={name}={value}" for name, value in (settings or {}).items()]
     with subprocess.Popen(
         [*_SERVE, str(folder), "--listen", "127.0.0.1:0", "--durability", durability, *options],
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=users_environment(),
     ) as process:
         assert process.stdout is not None
         try:

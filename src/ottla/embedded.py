@@ -20,7 +20,6 @@ from ottla.broker.broker import Broker
 from ottla.broker.caller import Caller
 from ottla.broker.requests import CloseConnection, Context, Pending
 from ottla.client.address import parse_brokers
-from ottla.client.tcp import TcpNetwork
 from ottla.errors import BrokerUnavailable, Closed, ConfigError, KafkaError, StoreInUse
 
 if TYPE_CHECKING:
@@ -50,6 +49,8 @@ def open_embedded(address: object, client_id: str, clock: Clock) -> Network:
         brokers = parse_brokers(error.address)
         if brokers is None:
             raise
+        from ottla.client.tcp import TcpNetwork
+
         return TcpNetwork(brokers, client_id, clock)
     return EmbeddedNetwork(broker, f"embedded store {folder}", client_id, clock, release)
 

@@ -9,6 +9,7 @@ import pytest
 
 from ottla.broker.config_facts import TOPIC_CONFIGS
 from ottla.broker.configs import (
+    ASSIGNOR_NAMES,
     BROKER_SOURCE,
     DEFAULT_SOURCE,
     STATIC_SOURCE,
@@ -20,6 +21,7 @@ from ottla.broker.configs import (
     validate_topic,
 )
 from ottla.coordinator.cluster.state import ClusterState, Topic
+from ottla.coordinator.group.consumer.assignors import ASSIGNORS
 from ottla.errors import ConfigError
 
 FACTS = Path(__file__).parents[2] / "codegen" / "facts"
@@ -161,3 +163,7 @@ def test_the_broker_s_configs_say_what_can_be_changed() -> None:
     assert (retention.value, retention.source) == ("5", BROKER_SOURCE)
     assert not retention.is_read_only
     assert entry(found, "node.id").value == "1"
+
+
+def test_the_assignors_that_can_be_set_are_those_that_there_are() -> None:
+    assert sorted(ASSIGNOR_NAMES) == sorted(ASSIGNORS)

@@ -19,7 +19,6 @@ from ottla.broker.housekeeper import Housekeeper
 from ottla.clock import SYSTEM
 from ottla.errors import Closed, ConfigError, Forked, StorageError
 from ottla.log.files import Files, OsFiles, write_owner
-from ottla.log.memory_files import MemoryFiles
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -64,7 +63,7 @@ class Broker:
         advertised = None if advertise is None else parse_address(advertise)
         self.path = None if path is None else os.fspath(path)
         self.address = ""
-        files: Files = MemoryFiles() if self.path is None else OsFiles()
+        files = OsFiles() if self.path is not None else _memory_files()
         self.engine = Engine.open(
             files,
             self.path or _MEMORY,
@@ -238,6 +237,12 @@ def _forget_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
+
+
+def _memory_files() -> Files:
+    from ottla.log.memory_files import MemoryFiles
+
+    return MemoryFiles()
 
 
 def parse_address(text: str) -> tuple[str, int]:

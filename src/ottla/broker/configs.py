@@ -19,7 +19,6 @@ from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.broker.config_facts import BROKER_CONFIGS, BROKER_SYNONYMS, TOPIC_CONFIGS, ConfigFact
-from ottla.coordinator.group.consumer.assignors import ASSIGNORS
 from ottla.errors import ConfigError
 from ottla.log.config import LogConfig
 
@@ -32,6 +31,8 @@ TOPIC_SOURCE, BROKER_SOURCE, BROKERS_SOURCE, STATIC_SOURCE, DEFAULT_SOURCE = 1, 
 """Kafka: DescribeConfigsResponse.ConfigSource."""
 
 DURABILITY = "ottla.durability"
+ASSIGNOR_NAMES = ("uniform", "range")
+"""The names of the coordinator's `ASSIGNORS`; those are imported when there is a group."""
 
 _DURABILITY_FACT = ConfigFact(DURABILITY, "STRING", "disk", choices=("disk", "os"))
 _TOPIC_FACTS = {fact.name: fact for fact in (*TOPIC_CONFIGS, _DURABILITY_FACT)}
@@ -292,10 +293,10 @@ def _assignors(text: str) -> tuple[str, ...]:
     """Return the names of assignors; a class of one's own cannot be loaded here."""
     names = tuple(each.strip() for each in text.split(","))
     for name in names:
-        if name not in ASSIGNORS:
+        if name not in ASSIGNOR_NAMES:
             raise ConfigError(
                 f"Invalid value {text} for configuration group.consumer.assignors: "
-                f"there is no {name!r}, only {', '.join(ASSIGNORS)}"
+                f"there is no {name!r}, only {', '.join(ASSIGNOR_NAMES)}"
             )
     return names
 

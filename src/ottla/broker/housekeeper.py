@@ -8,7 +8,8 @@
                       are the files of what was deleted
     a full disk       once a second it is tried whether there is room again
     compaction        a thread is begun for it as soon as there is a compacted topic
-    groups            they are loaded after a start, and what they committed long ago is removed
+    groups            they are loaded soon after a start, where nobody has asked for them before,
+                      and what they committed long ago is removed
                       (offsets.retention.check.interval.ms)
 
 Whatever takes long runs without the broker's lock.
@@ -19,19 +20,23 @@ Kafka: LogManager's scheduled tasks.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from ottla.broker.cleaner import Cleaner
 from ottla.broker.internal_topics import GROUPS_TOPIC
 from ottla.errors import Closed, KafkaError, StorageError
 
 if TYPE_CHECKING:
+    from ottla.broker.cleaner import Cleaner
     from ottla.broker.engine import Engine
     from ottla.log.partition_log import PartitionLog
 
 _FULL_CHECK_S = 1.0
+_FIRST_GROUPS_S = 1.0
+"""A store that is open for less, as by `ottla send`, does without them."""
+
 _FIRST_RETENTION_S = 30.0
 _LOGS_AT_ONCE = 100
 _DRIVE_S = 0.1
@@ -97,16 +102,17 @@ class Housekeeper:
         offsets_s = configs.offsets_retention_check_interval_ms / 1000
         now_s = clock.monotonic_ms() / 1000
         due = {
+            self.load_groups: now_s + _FIRST_GROUPS_S,
             self.save_all: now_s + checkpoint_s,
             self.apply_retention: now_s + min(_FIRST_RETENTION_S, retention_s),
             self.expire_offsets: now_s + offsets_s,
         }
         every = {
+            self.load_groups: math.inf,
             self.save_all: checkpoint_s,
             self.apply_retention: retention_s,
             self.expire_offsets: offsets_s,
         }
-        self._guarded(self.load_groups)
         self._guarded(self.look_at_all)
         self._guarded(self._start_cleaner)
         while not self._stopping:
@@ -150,6 +156,8 @@ class Housekeeper:
         if self._cleaner is not None or not self._engine.configs.log_cleaner_enable:
             return
         if self._engine.compacted_topics():
+            from ottla.broker.cleaner import Cleaner
+
             self._cleaner = Cleaner(self._engine)
             self._cleaner.start()
 

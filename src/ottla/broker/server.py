@@ -28,6 +28,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ottla.broker.connection import Connection
+from ottla.broker.router import load_all
 from ottla.errors import ConfigError, StorageError
 from ottla.log.files import DESCRIPTORS_SHARE, descriptors_limit
 
@@ -43,6 +44,9 @@ _LONE_SYNC_MS_MAX = 2.0
 
 _IDLE_CHECKS = 4
 """How often within the idle time connections are looked at."""
+
+_SETTLED_S = 1.0
+"""So long after its start the handlers are imported that nobody has needed so far."""
 
 _FAREWELL_S = 2.0
 """How long a stop waits for what was answered to leave."""
@@ -149,6 +153,7 @@ class Server:
             await self._listen()
             self._check_idle()
             ready(self._broker.address)
+            self._loop.call_later(_SETTLED_S, self._threads.submit, load_all)
             await self._stopping.wait()
         finally:
             await self._say_goodbye()

@@ -15,7 +15,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ottla.client.tcp import TcpNetwork
 from ottla.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,6 +64,8 @@ def open_network(address: object, client_id: str, clock: Clock) -> Network:
     if isinstance(address, str):
         brokers = parse_brokers(address)
         if brokers is not None:
+            from ottla.client.tcp import TcpNetwork
+
             return TcpNetwork(brokers, client_id, clock)
         if not _is_path(address):
             raise ConfigError(

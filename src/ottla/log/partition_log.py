@@ -38,6 +38,7 @@ from ottla.records.markers import read_marker
 
 if TYPE_CHECKING:
     from ottla.clock import Clock
+    from ottla.log.compaction import Group, Plan
     from ottla.log.config import LogConfig
     from ottla.log.files import Files
     from ottla.log.producer_state import Duplicate, ProducerState
