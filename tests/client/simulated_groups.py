@@ -13,11 +13,6 @@ what it does with a record is to note that it had it. Checked is, whenever somet
   member, nothing changes hands any more, and everything was read and is committed.
 
 One seed is one history. With PYTHONHASHSEED=0 it is the same each time.
-
-Known to fail are seeds such as 143 and 522: a static member that leads a classic group is replaced
-after a topic has grown, or before it has given back what is to change hands. The one that takes its
-place is told not to assign (KIP-814), so nobody sees that partitions are left over, and they are
-nobody's until the group rebalances for another reason.
 """
 
 from __future__ import annotations
@@ -151,10 +146,13 @@ class Member:
         if history.happenings.now < self.goes_on_ms:
             history.happenings.at(self.goes_on_ms, self.poll)
             return
-        self.group.membership.polled(history.happenings.now)
+        membership = self.group.membership
+        membership.polled(history.happenings.now)
+        has_change = membership.has_change()
         if self.rebalancing.carry_out(None, 0):
             self._read()
-        self._wake()
+        if has_change or not membership.is_settled:
+            self._wake()
         history.happenings.after(history.busy_ms(), self.poll)
 
     def _read(self) -> None:

@@ -14,7 +14,7 @@ from ottla.protocol.messages.api_11_join_group import JoinGroupRequest
 from ottla.protocol.messages.api_68_consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
 from tests.client.simulated_groups import KINDS, History
 
-HISTORIES = 24
+HISTORIES = 80
 PARTS = 4
 
 
@@ -28,7 +28,7 @@ def test_no_partition_is_had_by_two_nothing_is_skipped_and_every_group_comes_to_
 
 
 def _run_until_it_is_found(kind: str) -> None:
-    for seed in range(KINDS.index(kind), 60, len(KINDS)):
+    for seed in range(KINDS.index(kind), 180, len(KINDS)):
         History(seed).run()
 
 
