@@ -25,7 +25,10 @@ Py_ssize_t: TypeAlias = int
 double: TypeAlias = float
 p_uchar: TypeAlias = Any
 p_const_uchar: TypeAlias = Any
+p_int: TypeAlias = Any
+p_longlong: TypeAlias = Any
 void: TypeAlias = None
+NULL: Any
 
 def cast(kind: Any, value: Any) -> Any: ...
 def address(value: Any) -> Any: ...

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from bench.clients.task import (
     WARM_UP,
@@ -17,6 +18,9 @@ from bench.clients.task import (
     values_of,
 )
 from ottla import Broker, Consumer, Producer
+
+if TYPE_CHECKING:
+    from ottla.records.columns import RecordColumns
 
 _WAIT_S = 1.0
 
@@ -92,6 +96,43 @@ def consume(task: Task) -> Result:
     return result
 
 
+def consume_columns(task: Task) -> Result:
+    """Take columns, and sum the values' lengths; then again for the checksum."""
+    return _consume_columns(task, lambda columns: len(columns.values.data))
+
+
+def consume_arrow(task: Task) -> Result:
+    """Take columns as Arrow's record batches, and have Arrow sum the values' lengths."""
+    from pyarrow import compute
+
+    def length(columns: RecordColumns) -> int:
+        values = columns.to_arrow().column("value")
+        total: int = compute.sum(compute.binary_length(values)).as_py()
+        return total
+
+    return _consume_columns(task, length)
+
+
+def _consume_columns(task: Task, length: Callable[[RecordColumns], int]) -> Result:
+    result = Result(read_before=1)
+    with Consumer(task.address, task.topic, start="beginning", **task.settings) as consumer:
+        while not (columns := consumer.poll_batch(_WAIT_S, 1)):
+            pass
+        read_bytes, left = length(columns), task.count - 1
+        with result.clock(task.broker_pid):
+            while left:
+                columns = consumer.poll_batch(_WAIT_S)
+                if columns:
+                    read_bytes += length(columns)
+                    left -= len(columns)
+    result.read, result.read_bytes = task.count - left, read_bytes
+    with Consumer(task.address, task.topic, start="beginning", **task.settings) as consumer:
+        values = (value for columns in consumer.batches() for value in columns.values)
+        present = (value for value in values if value is not None)
+        result.checksum = checksum_of(itertools.islice(present, task.count))
+    return result
+
+
 def first_of_groups(task: Task) -> Result:
     """Subscribe in group after group, and wait for the first record of each."""
     result = Result()
@@ -114,6 +155,8 @@ if __name__ == "__main__":
             "produce_many": produce_many,
             "singles": single_sends,
             "consume": consume,
+            "consume_columns": consume_columns,
+            "consume_arrow": consume_arrow,
             "first_of_groups": first_of_groups,
         }
     )

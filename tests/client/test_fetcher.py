@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from ottla.client.config import ConsumerConfig
-from ottla.client.fetcher import Fetcher, PartitionState
+from ottla.client.fetcher import Fetcher, PartitionState, RecordList
 from ottla.client.lookup import EARLIEST, Lookup, TopicPartition
 from ottla.errors import BrokerUnavailable
 from ottla.protocol.messages.api_01_fetch import FetchResponse
 from ottla.records.batch import Record
+from ottla.records.columns_builder import ColumnsBuilder
+from ottla.wire.memory import Memory
 from tests.client.scripted import Script
 
 SEGMENTS = Path(__file__).parents[1] / "data" / "segments"
@@ -21,6 +23,9 @@ EXPECTED = json.loads((SEGMENTS / "goldtx-expected.json").read_text())
 PRODUCER_OF_ABORTED = int.from_bytes(
     (SEGMENTS / "goldtx-0" / "00000000000000000000.txnindex").read_bytes()[2:10], "big"
 )
+
+
+in_both_forms = pytest.mark.parametrize("columns", [False, True], ids=["records", "columns"])
 
 
 def answered(size: int | None = None) -> PartitionState:
@@ -36,29 +41,39 @@ def answered(size: int | None = None) -> PartitionState:
     return state
 
 
-def taken(state: PartitionState, *, committed_only: bool, at_once: int = 100) -> list[Record]:
+def taken(
+    state: PartitionState, *, committed_only: bool, at_once: int = 100, columns: bool = False
+) -> list[Record]:
     records: list[Record] = []
     while True:
-        before = len(records)
-        state.take(records, at_once, committed_only=committed_only)
-        if len(records) == before:
+        into = ColumnsBuilder(Memory(0)) if columns else RecordList()
+        state.take(into, at_once, committed_only=committed_only)
+        if isinstance(into, RecordList):
+            found = into.records
+        else:
+            into.end_run(*state.where)
+            found = list(into.finish().records())
+        if not found:
             return records
+        records += found
 
 
+@in_both_forms
 @pytest.mark.parametrize("at_once", [1, 2, 100])
-def test_read_uncommitted_gives_everything_but_the_markers(at_once: int) -> None:
+def test_read_uncommitted_gives_everything_but_the_markers(at_once: int, columns: bool) -> None:
     state = answered()
-    records = taken(state, committed_only=False, at_once=at_once)
+    records = taken(state, committed_only=False, at_once=at_once, columns=columns)
     assert [(each.offset, each.value.decode()) for each in records] == [
         (each["offset"], each["value"]) for each in EXPECTED
     ]
     assert state.position == 12
 
 
+@in_both_forms
 @pytest.mark.parametrize("at_once", [1, 2, 100])
-def test_read_committed_leaves_out_what_was_aborted(at_once: int) -> None:
+def test_read_committed_leaves_out_what_was_aborted(at_once: int, columns: bool) -> None:
     state = answered()
-    records = taken(state, committed_only=True, at_once=at_once)
+    records = taken(state, committed_only=True, at_once=at_once, columns=columns)
     assert [each.offset for each in records] == [
         each["offset"] for each in EXPECTED if each["committed"]
     ]
@@ -73,10 +88,12 @@ def test_a_batch_that_is_cut_off_at_the_end_of_an_answer_is_left_for_the_next() 
     assert state.fetch_offset == 11
 
 
-def test_reading_begins_in_the_middle_of_a_batch() -> None:
+@in_both_forms
+def test_reading_begins_in_the_middle_of_a_batch(columns: bool) -> None:
     state = answered()
     state.position = 5
-    assert [each.offset for each in taken(state, committed_only=False)] == [5, 6, 8, 9, 10]
+    records = taken(state, committed_only=False, columns=columns)
+    assert [each.offset for each in records] == [5, 6, 8, 9, 10]
 
 
 @pytest.mark.parametrize("what", ["fetch", "lookup"])

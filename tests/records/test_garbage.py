@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import weakref
 from typing import Any
 
 import pytest
@@ -11,6 +12,23 @@ import pytest
 from ottla.records.batch import iterate_records, read_header
 from ottla.records.builder import batch_of
 from ottla.wire.cursor import Reader
+
+
+class Value:
+    """Refers to the record that it is the value of."""
+
+
+def test_a_record_in_a_cycle_with_what_was_made_of_its_value_is_let_go() -> None:
+    data = batch_of([(b"k", b"v")], 0)
+    (record,) = iterate_records(data, read_header(data))
+    value = Value()
+    value.record = record  # type: ignore[attr-defined]  # people do so
+    record.replace(None, value)
+    assert record.value is value
+    gone = weakref.ref(value)
+    del record, value
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize("kind", ["records", "record", "reader"])

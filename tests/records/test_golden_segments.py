@@ -17,10 +17,9 @@ from ottla.records.batch import (
     check_crc,
     iterate_headers,
     iterate_records,
-    position_of,
     read_header,
-    whole_batches_size,
 )
+from ottla.records.positions import position_of, whole_batches_size
 from ottla.wire.compression import NAMES
 
 FOLDER = Path(__file__).parent.parent / "data" / "segments"

@@ -13,11 +13,10 @@ from ottla.records.batch import (
     RecordIterator,
     iterate_headers,
     iterate_records,
-    position_of,
     read_header,
-    whole_batches_size,
 )
 from ottla.records.builder import BatchBuilder
+from ottla.records.positions import position_of, whole_batches_size
 
 
 def batch_at(base_offset: int, count: int, timestamps: list[int] | None = None) -> bytes:

@@ -22,18 +22,22 @@ from ottla.client.address import open_network
 from ottla.client.committing import Committing
 from ottla.client.config import ConsumerConfig, make_config
 from ottla.client.consumer_core import ConsumerCore, Milliseconds
+from ottla.client.handing import EachRecord
 from ottla.client.lookup import EARLIEST, LATEST, Lookup, TopicPartition
 from ottla.client.membership import SubscriptionPattern
 from ottla.client.rebalancing import Listeners, Rebalancing
 from ottla.client.using import Using
 from ottla.clock import SYSTEM
 from ottla.errors import ClientError, Closed, ConfigError, Forked, KafkaError, Timeout, WokenUp
+from ottla.records.columns_builder import NO_RECORDS
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from ottla.client.handing import Handing
     from ottla.client.rebalancing import Listener
     from ottla.records.batch import Record
+    from ottla.records.columns import RecordColumns
     from ottla.trace import Life
 
 Start = str | int | datetime
@@ -41,6 +45,9 @@ Start = str | int | datetime
 
 _FOREVER_S = 3600.0
 _LOOK_AT_END_MS = 50
+_PUSH_MS = 10.0
+_RECORDS_AT_ONCE = 1000
+_NO_LIMIT = 0x7FFFFFFF
 _API_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 5.0
 _EXIT_TIMEOUT_S = 1.0
@@ -99,6 +106,7 @@ class Consumer(Committing):
         self._using = Using(core)
         self._ends: dict[TopicPartition, int] = {}
         self._woken = False
+        self._next_push_ms = 0.0
         if topics:
             self.subscribe(topics)
 
@@ -338,16 +346,83 @@ class Consumer(Committing):
         deadline = self._clock.monotonic_ms() + timeout * 1000
         core = self._core
         with self._using:
-            while self._await_records(deadline, count):
+            while self._await_records(deadline, lambda: core.take(count)):
+                core.attention = True  # for an iterator that is asked later
+                self._maybe_push()
                 records = core.hand_out(count)
                 if records:
-                    core.attention = True  # for an iterator that is asked later
-                    self._driver.push()
                     return records
             return []
 
-    def _await_records(self, deadline: float, count: int) -> bool:
-        """Wait until records lie ready, and do meanwhile what only the user's thread may."""
+    def poll_batch(self, timeout: float = 1.0, max_records: int | None = None) -> RecordColumns:
+        """Return records that are there as columns, without a Python object for each of them.
+
+        As `poll` it waits for no more once there is one, and what was given out before is finished
+        with. It gives about a megabyte at once: whole batches, of one partition after the other.
+
+        Keys and values are bytes, also where there are deserializers: these only say which records
+        they can read, and on_poison what becomes of the others - which takes an object for each
+        record after all, so leave them out where that is not wanted.
+
+        Args:
+            timeout: seconds to wait for the first.
+            max_records: how many at most; None for what there is. `max_poll_records` is for `poll`.
+
+        Returns:
+            The columns; none (`len` is 0) where nothing came in time. See `RecordColumns`:
+            `offsets` and `timestamps` are int64, `keys` and `values` a buffer with int32 offsets
+            and a bitmap, and `to_arrow()` makes a `pyarrow.RecordBatch` of them.
+
+        Raises:
+            KafkaError: for the same reasons as `poll`.
+        """
+        count = _NO_LIMIT if max_records is None else max_records
+        deadline = self._clock.monotonic_ms() + timeout * 1000
+        core = self._core
+        with self._using:
+            try:
+                while self._await_records(deadline, lambda: core.take_columns(count)):
+                    core.attention = True
+                    self._maybe_push()
+                    columns = core.hand_out_columns(count)
+                    if columns is not None:
+                        return columns
+            except BaseException:
+                if core.columns is not None:  # Ctrl-C: nobody got them
+                    with self._driver.held():
+                        core.take_back(core.handing.begun)
+                raise
+            return NO_RECORDS
+
+    def batches(self, max_records: int | None = None) -> Iterator[RecordColumns]:
+        """Give out columns after columns, as iterating gives out records; see `poll_batch`.
+
+        With `stop_at_end` it stops where the topics ended when it began. What was given is finished
+        with when the next is asked for. All of a topic as one Arrow table:
+
+            pyarrow.Table.from_batches(each.to_arrow() for each in consumer.batches())
+        """
+        core = self._core
+        while not core.is_closing:
+            if self._stop_at_end and not core.handing.has_more and self._is_at_end():
+                return
+            columns = self.poll_batch(self._wait_s, max_records)
+            if columns:
+                yield columns
+
+    def _maybe_push(self) -> None:
+        """Do a turn where that brings something, or none was done for a while.
+
+        What is asked for meanwhile waits in the socket; a turn for each poll would cost more than
+        the records of the poll.
+        """
+        now = self._clock.monotonic_ms()
+        if self._fetcher.is_due or now >= self._next_push_ms:
+            self._next_push_ms = now + _PUSH_MS
+            self._driver.push()
+
+    def _await_records(self, deadline: float, take: Callable[[], bool]) -> bool:
+        """Wait until `take` has found records, and do meanwhile what only the user's thread may."""
         core, fetcher = self._core, self._fetcher
         core.attention = False
         core.handing.finish()
@@ -369,7 +444,7 @@ class Consumer(Committing):
                 self._woken = False
                 raise WokenUp("another thread called wakeup()", "No record was passed over.")
             with self._driver.held():
-                is_ready = core.take(count)
+                is_ready = take()
                 error = None if is_ready else core.take_error()
             if is_ready:
                 return True
@@ -400,30 +475,36 @@ class Consumer(Committing):
         A record is finished with when the next one is asked for. With `stop_at_end` it stops where
         the topics ended when it began. It ends for no other reason: whatever else there is raises.
         """
+        if self._core.deserializes:
+            return self._each_readable()
+        return EachRecord(self._core.signal, self._following)
+
+    @property
+    def _wait_s(self) -> float:
+        return _LOOK_AT_END_MS / 1000 if self._stop_at_end else _FOREVER_S
+
+    def _following(self) -> Handing | None:
+        """Wait for what an iterator is to give out next; None where there will be no more."""
         core = self._core
         while not core.is_closing:
-            handing = core.handing
-            if self._stop_at_end and not handing.has_more and self._is_at_end():
-                return
-            wait_s = _LOOK_AT_END_MS / 1000 if self._stop_at_end else _FOREVER_S
-            deadline = self._clock.monotonic_ms() + wait_s * 1000
+            if self._stop_at_end and not core.handing.has_more and self._is_at_end():
+                return None
+            deadline = self._clock.monotonic_ms() + self._wait_s * 1000
             with self._using:
-                if not self._await_records(deadline, self._config.max_poll_records):
-                    continue
-            self._driver.push()
-            handing = core.handing
-            if core.deserializes:
-                while handing.has_more and not core.attention:
-                    yield from core.hand_out(1)
-                    handing.finish()
-                continue
-            handing.one_by_one = True
-            records = handing.records
-            for index in range(handing.index, len(records)):
-                handing.index = index + 1
-                yield records[index]
-                if core.attention:
-                    break
+                if self._await_records(deadline, lambda: core.take(_RECORDS_AT_ONCE)):
+                    self._maybe_push()
+                    core.handing.one_by_one = True
+                    return core.handing
+        return None
+
+    def _each_readable(self) -> Iterator[Record]:
+        """Give out record after record as deserializers make them."""
+        core = self._core
+        while (handing := self._following()) is not None:
+            handing.one_by_one = False
+            while handing.has_more and not core.attention:
+                yield from core.hand_out(1)
+                handing.finish()
 
     def _is_at_end(self) -> bool:
         """Tell whether everything was read that was there when reading began."""

@@ -22,7 +22,7 @@ from ottla.client.cluster import Cluster
 from ottla.client.driver import Driver
 from ottla.client.fetcher import Fetcher
 from ottla.client.group import Group
-from ottla.client.handing import NOTHING, Handing
+from ottla.client.handing import NOTHING, Attention, Handing
 from ottla.client.lookup import EARLIEST, LATEST, TopicPartition, problem_of_topic
 from ottla.client.offsets import Commit, OffsetAndMetadata
 from ottla.client.poison import Deserializers
@@ -33,6 +33,8 @@ from ottla.errors import (
     KafkaError,
     NoCommittedOffset,
 )
+from ottla.records.columns_builder import ColumnsBuilder, columns_of
+from ottla.wire.memory import Memory
 
 if TYPE_CHECKING:
     import re
@@ -42,12 +44,17 @@ if TYPE_CHECKING:
     from ottla.client.offsets import CommittedLookup, Offsets
     from ottla.clock import Clock
     from ottla.records.batch import Record
+    from ottla.records.columns import RecordColumns
 
 _LOG = logging.getLogger("ottla.client")
 _TICK_S = 0.1
 """How soon the consumer's own thread looks after its membership when nobody polls any more."""
 
 _ABANDON_TIMEOUT_S = 5.0
+_COLUMNS_BYTES = 1024 * 1024
+"""No batch is added to columns that are so many bytes."""
+
+_COLUMNS_KEPT_BYTES_MAX = 32 * 1024 * 1024
 
 
 class Milliseconds(int):
@@ -58,8 +65,9 @@ class ConsumerCore:
     """What a consumer consists of.
 
     Attributes:
-        attention: whether an iterator is to look up from what lies before it.
+        signal: whether an iterator is to look up from what lies before it.
         handing: what was taken from the fetcher for the user.
+        columns: what was made of it, where the user wants columns; it counts as handed out.
         ended: commits that the user wants to hear of: what to call.
         is_waiting: whether the user's thread waits in a poll.
         refusal: why the consumer cannot be used any more, or None.
@@ -88,8 +96,11 @@ class ConsumerCore:
         self.topics: list[str] = []
         self.pattern: re.Pattern[str] | None = None
         self.broker_pattern = ""
-        self.attention = False
+        self.signal = Attention()
         self.handing: Handing = NOTHING
+        self.columns: RecordColumns | None = None
+        self._memory = Memory(_COLUMNS_KEPT_BYTES_MAX)
+        self._columns_expected = (512, 4096)
         self.ended: list[Callable[[], object]] = []
         self.is_waiting = False
         self.refusal: ClientError | None = None
@@ -104,6 +115,15 @@ class ConsumerCore:
         self._auto_commit: Commit | None = None
         self._next_commit_ms = clock.monotonic_ms() + config.auto_commit_interval_ms
         self._progress: tuple[Handing, int] = (NOTHING, 0)
+
+    @property
+    def attention(self) -> bool:
+        """Whether an iterator is to look up from what lies before it."""
+        return self.signal.is_wanted
+
+    @attention.setter
+    def attention(self, is_wanted: bool) -> None:
+        self.signal.is_wanted = is_wanted
 
     @property
     def is_closed_by_another(self) -> bool:
@@ -417,8 +437,59 @@ class ConsumerCore:
             self.handing = Handing(records)
         return bool(records)
 
-    def hand_out(self, count: int) -> list[Record]:
+    def take_columns(self, count: int) -> bool:
+        """Have columns lie ready, or records for them, if there are any; the driver is held.
+
+        They are made of the batches as they lie, but for records that are objects already, or that
+        deserializers are to look at.
+
+        Raises:
+            CorruptRecords: a batch is damaged, and nothing comes before it.
+        """
+        if self.handing.has_more or self._deserializers:
+            return self.take(min(count, self.config.max_poll_records))
+        if not self.fetcher.has_records:
+            return False
+        builder = ColumnsBuilder(self._memory, *self._columns_expected, _COLUMNS_BYTES)
+        begun = self.fetcher.take_into(builder, count)
+        if not len(builder):
+            return False
+        self.handing = Handing([], begun)
+        columns = self.columns = builder.finish()
+        self._columns_expected = (len(columns), len(columns.values.data))
+        return True
+
+    def hand_out_columns(self, count: int) -> RecordColumns | None:
+        """Hand out what lies ready; None where all of it was left out.
+
+        Raises:
+            DeserializationFailed: the next record cannot be read; it counts as handed out.
+        """
+        columns, self.columns = self.columns, None
+        if columns is not None:
+            return columns
+        if self.handing.readable:  # objects by now, that nobody got: their bytes are fetched again
+            with self.driver.held():
+                self.take_back(self.handing.first_not_handed_out())
+            return None
+        records = self.hand_out(count, as_bytes=True)
+        return columns_of(records, self._memory) if records else None
+
+    def take_back(self, begun: dict[TopicPartition, int]) -> None:
+        """Go back to where partitions were: nobody got what was taken since; the driver is held."""
+        self.columns = None
+        self.handing = self.handing.without(begun)
+        self.handing.begun = {}
+        for where, offset in begun.items():
+            if where in self.fetcher.partitions:
+                self.fetcher.partitions[where].seek(offset)
+
+    def hand_out(self, count: int, *, as_bytes: bool = False) -> list[Record]:
         """Hand out what lies ready, `count` at most; nothing where all of it was left out.
+
+        Args:
+            count: how many.
+            as_bytes: whether deserializers only say which records they can read.
 
         Raises:
             DeserializationFailed: the next record cannot be read; it counts as handed out.
@@ -429,14 +500,16 @@ class ConsumerCore:
             records = handing.records[handing.index : end]
             handing.index = end
             return records
-        return self._hand_out_readable(handing, count)
+        return self._hand_out_readable(handing, count, as_bytes=as_bytes)
 
-    def _hand_out_readable(self, handing: Handing, count: int) -> list[Record]:
+    def _hand_out_readable(self, handing: Handing, count: int, *, as_bytes: bool) -> list[Record]:
         # `index` moves at the end: what Ctrl-C interrupts is handed out by the next call.
         readable = handing.readable
         while len(readable) < count and handing.read < len(handing.records):
             try:
-                is_readable = self._deserializers.can_read(handing.records[handing.read])
+                is_readable = self._deserializers.can_read(
+                    handing.records[handing.read], as_bytes=as_bytes
+                )
             except DeserializationFailed:
                 if readable:
                     break

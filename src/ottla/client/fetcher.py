@@ -26,9 +26,8 @@ from ottla.records.batch import (
     check_crc,
     iterate_headers,
     iterate_records,
-    read_header,
-    whole_batches_size,
 )
+from ottla.records.positions import whole_batches_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from ottla.client.config import ConsumerConfig
     from ottla.client.node import Node
     from ottla.clock import Clock
+    from ottla.records.columns_builder import ColumnsBuilder
 
 _LOG = logging.getLogger("ottla.client")
 _TOPIC_ID_VERSION = 13
@@ -44,6 +44,39 @@ _ANSWERS_MAX = 2
 _REST_MS = 50.0
 _RESETS = {"earliest": EARLIEST, "latest": LATEST}
 _ABORT = 0
+
+
+class RecordList:
+    """Collects records as objects, as `ColumnsBuilder` does as columns.
+
+    Attributes:
+        records: the records.
+        is_full: never: how many are wanted is said with each call.
+    """
+
+    is_full = False
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def add(self, reader: RecordIterator, count: int, offset: int) -> int:
+        """Add records of a batch; see `RecordIterator.take`.
+
+        Raises:
+            CorruptRecords: they are not what the batch's header says; none of this call's is added.
+        """
+        before = len(self.records)
+        try:
+            return reader.take(self.records, count, offset)
+        except CorruptRecords:
+            del self.records[before:]
+            raise
+
+    def end_run(self, topic: str, partition: int) -> None:
+        """Take note that what was added is of a partition: the records say so themselves."""
 
 
 class _Answer:
@@ -71,6 +104,7 @@ class PartitionState:
         high_watermark: what the broker said last, -1 before.
         is_paused: whether nothing of it is fetched or given out.
         is_undecided: whether nothing says where to begin, and the user has to.
+        node: the broker that it was fetched from last, or None.
     """
 
     def __init__(self, where: TopicPartition) -> None:
@@ -80,6 +114,7 @@ class PartitionState:
         self.high_watermark = -1
         self.is_paused = False
         self.is_undecided = False
+        self.node: Node | None = None
         self.generation = 0
         self._fetch_offset = 0
         self._answers: deque[_Answer] = deque()
@@ -138,22 +173,28 @@ class PartitionState:
             self._fetch_offset = deque(iterate_headers(data), maxlen=1)[0].last_offset + 1
             self._answers.append(_Answer(data, part.aborted_transactions))
 
-    def take(self, records: list[Record], count: int, *, committed_only: bool) -> None:
-        """Append records to a list, `count` at most, and move the position behind them.
+    def take(self, into: RecordList | ColumnsBuilder, count: int, *, committed_only: bool) -> None:
+        """Add records, `count` at most, and move the position behind them.
 
         Raises:
-            CorruptRecords: a batch is damaged; the position is that of the batch.
+            CorruptRecords: a batch is damaged; the position is that of its first record that was
+                not given out.
         """
-        while count > 0 and (self._records is not None or self._open_next(committed_only)):
+        while count > 0 and not into.is_full:
+            if self._records is None and not self._open_next(committed_only):
+                return
             reader, header = self._records, self._header
             assert reader is not None and header is not None and self.position is not None
-            taken = reader.take(records, count, self.position)
-            if taken == count:
-                self.position = records[-1].offset + 1
-                return
-            count -= taken
-            self.position = header.last_offset + 1
-            self._records = self._header = None
+            try:
+                count -= into.add(reader, count, self.position)
+            except CorruptRecords as error:
+                self._records = self._header = None
+                raise self._damaged(header, error) from error
+            if reader.left:
+                self.position = reader.next_offset
+            else:
+                self.position = header.last_offset + 1
+                self._records = self._header = None
 
     def _open_next(self, committed_only: bool) -> bool:
         """Open the next batch that holds records to be given out; False where there is none."""
@@ -172,35 +213,35 @@ class PartitionState:
 
     def _is_open(self, answer: _Answer, header: BatchHeader, committed_only: bool) -> bool:
         topic, partition = self.where
-        batch = answer.data[header.position : header.position + header.size]
         try:
-            own = read_header(batch)
-            check_crc(batch, own)
-            if committed_only and self._is_aborted(answer, header, batch):
+            check_crc(answer.data, header)
+            if committed_only and self._is_aborted(answer, header):
                 return False
             if header.is_control:
                 return False
-            self._records = iterate_records(batch, own, topic, partition)
+            self._records = iterate_records(answer.data, header, topic, partition)
         except CorruptRecords as error:
-            self._damage = CorruptRecords(
-                f"{topic}/{partition}: the batch at offset {header.base_offset} is damaged: "
-                f"{error.what}",
-                f"Its records, up to offset {header.last_offset}, cannot be read.",
-                (
-                    f"Go on behind it:  consumer.seek({topic!r}, {partition}, "
-                    f"{header.last_offset + 1})",
-                ),
-            )
-            raise self._damage from error
+            raise self._damaged(header, error) from error
         self._header = header
         return True
 
-    def _is_aborted(self, answer: _Answer, header: BatchHeader, batch: memoryview) -> bool:
+    def _damaged(self, header: BatchHeader, error: CorruptRecords) -> CorruptRecords:
+        """Make what is raised until somebody seeks."""
+        topic, partition = self.where
+        self._damage = CorruptRecords(
+            f"{topic}/{partition}: the batch at offset {header.base_offset} is damaged: "
+            f"{error.what}",
+            f"Its records, up to offset {header.last_offset}, cannot be read.",
+            (f"Go on behind it:  consumer.seek({topic!r}, {partition}, {header.last_offset + 1})",),
+        )
+        return self._damage
+
+    def _is_aborted(self, answer: _Answer, header: BatchHeader) -> bool:
         """Keep track of aborted transactions. Kafka: CompletedFetch.isBatchAborted."""
         while answer.aborted and answer.aborted[-1][0] <= header.last_offset:
             self._aborting.add(answer.aborted.pop()[1])
         if header.is_control:
-            for marker in iterate_records(batch, read_header(batch)):
+            for marker in iterate_records(answer.data, header):
                 if int.from_bytes((marker.key or b"")[2:4], "big") == _ABORT:
                     self._aborting.discard(header.producer_id)
             return True
@@ -214,12 +255,14 @@ class Fetcher:
         partitions: the assigned partitions.
         error: what the user must be told, or None; it is taken with `take_error`.
         fetches: what was fetched when, or None where nobody looks.
+        is_due: whether what was taken last has made place for a fetch that can be sent.
         max_wait_ms: how long a broker may wait for records; what is asked meanwhile waits as well.
     """
 
     def __init__(self, config: ConsumerConfig, cluster: Cluster, clock: Clock) -> None:
         self.partitions: dict[TopicPartition, PartitionState] = {}
         self.error: KafkaError | None = None
+        self.is_due = False
         self.lookups: list[Lookup] = []
         self.fetches = Fetches() if config.trace else None
         self.max_wait_ms = int(config.fetch_max_wait_ms)
@@ -270,22 +313,47 @@ class Fetcher:
         Raises:
             CorruptRecords: a batch is damaged, and nothing comes before it.
         """
-        records: list[Record] = []
+        into = RecordList()
+        self.take_into(into, count)
+        return into.records
+
+    def take_into(self, into: RecordList | ColumnsBuilder, count: int) -> dict[TopicPartition, int]:
+        """Add records, `count` at most, one partition after the other.
+
+        Returns:
+            Where the position of each partition was that gave something.
+
+        Raises:
+            CorruptRecords: a batch is damaged, and nothing comes before it.
+        """
+        begun: dict[TopicPartition, int] = {}
+        self.is_due = False
         for _ in range(len(self._turn)):
-            state = self._turn[0]
-            if state.is_paused:
+            state, before = self._turn[0], len(into)
+            position = state.position
+            if state.is_paused or not state.has_records or position is None:
                 self._turn.rotate(-1)
                 continue
+            is_damaged = False
             try:
-                state.take(records, count - len(records), committed_only=self._committed_only)
+                state.take(into, count - before, committed_only=self._committed_only)
             except CorruptRecords:
-                if not records:
+                if not len(into):
                     raise
-                return records
-            if len(records) >= count:
-                return records
+                is_damaged = True  # the next call says so
+            except BaseException:  # Ctrl-C, or no memory: nobody gets what was added
+                for where, offset in (begun | {state.where: position}).items():
+                    self.partitions[where].seek(offset)
+                raise
+            if len(into) > before:
+                into.end_run(*state.where)
+                begun[state.where] = position
+            if state.wants_more and state.node not in self._fetching:
+                self.is_due = True
+            if is_damaged or len(into) >= count or into.is_full:
+                break
             self._turn.rotate(-1)
-        return records
+        return begun
 
     # -- time
 
@@ -400,6 +468,7 @@ class Fetcher:
                     partition_max_bytes=config.max_partition_fetch_bytes,
                 )
             )
+            state.node = node
             asked[state.where] = (state, state.generation)
         request = FetchRequest(
             max_wait_ms=self.max_wait_ms if waits else 0,

@@ -34,8 +34,12 @@ class Deserializers:
     def __bool__(self) -> bool:
         return self._of_key is not None or self._of_value is not None
 
-    def can_read(self, record: Record) -> bool:
+    def can_read(self, record: Record, *, as_bytes: bool = False) -> bool:
         """Deserialize a record in place; False where it is to be left out.
+
+        Args:
+            record: the record.
+            as_bytes: whether it is to stay as it is.
 
         Raises:
             DeserializationFailed: a deserializer raised, and "raise" was chosen.
@@ -51,7 +55,8 @@ class Deserializers:
                 _LOG.warning("%s", error.what)
                 return False
             raise
-        record._key, record._value = key, value
+        if not as_bytes:
+            record.replace(key, value)
         return True
 
 

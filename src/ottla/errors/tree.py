@@ -323,3 +323,7 @@ class DeserializationFailed(ClientError, ValueError):
 
 class WokenUp(ClientError):
     """Another thread called `wakeup`."""
+
+
+class MissingExtra(ClientError, ImportError):
+    """A library is not installed that only some need, and that is asked for by an extra."""

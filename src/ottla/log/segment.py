@@ -17,12 +17,10 @@ from ottla.records.batch import (
     HEADER_BYTES,
     BatchHeader,
     check_crc,
-    intact_size,
     iterate_records,
-    position_of,
     read_header,
-    whole_batches_size,
 )
+from ottla.records.positions import intact_size, position_of, whole_batches_size
 
 if TYPE_CHECKING:
     from ottla.log.config import LogConfig

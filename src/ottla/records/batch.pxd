@@ -2,6 +2,11 @@
 
 from cpython.buffer cimport Py_buffer
 
+cdef extern from "Python.h":
+    int PyObject_GC_IsTracked(object)
+    void PyObject_GC_Track(object)
+    void PyObject_GC_UnTrack(object)
+
 
 # What Bytes holds is a buffer in a structure of its own, and no object: so the garbage collector
 # does not know it. It would clear a Py_buffer that it sees, and with it the only way to release it.
@@ -76,7 +81,6 @@ cdef class RecordIterator:
     cdef int _step(self) except -1
     cdef int _advance(self, long long size, Py_ssize_t end) except -1
     cdef int _skip_headers(self) except -1
-    cdef long long _varint(self, Py_ssize_t end) except? -1
     cdef Record _make(self)
 
 
@@ -87,5 +91,7 @@ cdef class RecordsScan:
     cdef readonly int first_null_key
 
 
+cdef long long _varint(RecordIterator reader, Py_ssize_t end) except? -1
+cdef long long _long_varint(RecordIterator reader, Py_ssize_t end) except? -1
 cdef BatchHeader _header_at(Bytes data, Py_ssize_t position)
 cdef list _read_headers(Bytes source, Py_ssize_t start, Py_ssize_t end)

@@ -209,78 +209,6 @@ def iterate_headers(data: Buffer) -> Iterator[BatchHeader]:
         position += header.size
 
 
-def whole_batches_size(data: Buffer, offset_end: cython.longlong = 0x7FFFFFFFFFFFFFFF) -> int:
-    """Return how many bytes of `data`, which begins with a batch, are whole batches.
-
-    Args:
-        data: bytes of a log.
-        offset_end: only batches before this offset are counted; exclusive.
-
-    Raises:
-        CorruptRecords: where there should be a batch there is none.
-    """
-    held = Bytes(data)
-    position: cython.Py_ssize_t = 0
-    while held.size - position >= LENGTH_END:
-        if held.int64(position) >= offset_end:
-            break
-        size: cython.longlong = LENGTH_END + held.int32(position + 8)
-        if size < HEADER_BYTES:
-            raise CorruptRecords(f"a batch claims to be {size} bytes long")
-        if size > held.size - position:
-            break
-        position += size
-    return position
-
-
-def intact_size(data: Buffer, is_contiguous: bool) -> int:
-    """Return how many bytes of `data`, which begins with a batch, are whole and intact batches.
-
-    Args:
-        data: bytes of a log.
-        is_contiguous: whether each batch must begin at the offset behind the one before it, and
-            not anywhere behind it.
-    """
-    view = memoryview(data)
-    held = Bytes(data)
-    position: cython.Py_ssize_t = 0
-    next_offset: cython.longlong = -1
-    while held.size - position >= HEADER_BYTES:
-        base_offset: cython.longlong = held.int64(position)
-        size: cython.longlong = LENGTH_END + held.int32(position + 8)
-        delta: cython.longlong = held.int32(position + 23)
-        if size < HEADER_BYTES or size > held.size - position or held.data[position + 16] != 2:
-            break
-        if delta < 0 or base_offset < next_offset:
-            break
-        if is_contiguous and base_offset != next_offset and next_offset >= 0:
-            break
-        if crc32c(view[position + CRC_START : position + size]) != held.uint32(position + 17):
-            break
-        next_offset = base_offset + delta + 1
-        position += size
-    return position
-
-
-def position_of(data: Buffer, offset: cython.longlong) -> int:
-    """Return where in `data`, which begins with a batch, the first batch begins that ends at or
-    behind `offset`; a position at or behind the end of `data` where that batch begins there.
-
-    Raises:
-        CorruptRecords: where there should be a batch there is none.
-    """
-    held = Bytes(data)
-    position: cython.Py_ssize_t = 0
-    while held.size - position >= HEADER_BYTES:
-        size: cython.longlong = LENGTH_END + held.int32(position + 8)
-        if size < HEADER_BYTES:
-            raise CorruptRecords(f"a batch claims to be {size} bytes long")
-        if held.int64(position) + held.int32(position + 23) >= offset:
-            break
-        position += size
-    return position
-
-
 class Record:
     """One record, as it is read from a partition.
 
@@ -342,6 +270,16 @@ class Record:
             self._headers = _read_headers(self._source, self._headers_start, self._end)
         return self._headers
 
+    def replace(self, key: object, value: object) -> None:
+        """Have another key and value: what deserializers have made of them.
+
+        These may refer to the record, so the garbage collector follows it from now on.
+        """
+        self._key, self._value = key, value
+        self._key_size = self._value_size = -1
+        if cython.compiled and not PyObject_GC_IsTracked(self):  # noqa: F821 - batch.pxd has it
+            PyObject_GC_Track(self)  # noqa: F821 - batch.pxd has it
+
     def __repr__(self) -> str:
         return (
             f"Record(topic={self.topic!r}, partition={self.partition}, offset={self.offset}, "
@@ -381,10 +319,21 @@ class RecordIterator:
         self._source = records
         self._position = 0
         self._left = header.records_count
+        self._offset = header.base_offset - 1
         self._header = header
         self._topic = topic
         self._partition = partition
         self._append_time = header.is_log_append_time
+
+    @property
+    def left(self) -> int:
+        """How many records are to come."""
+        return self._left
+
+    @property
+    def next_offset(self) -> int:
+        """The offset behind that of the record that came last."""
+        return self._offset + 1
 
     def __iter__(self) -> Iterator[Record]:
         return self
@@ -469,23 +418,23 @@ class RecordIterator:
 
     def _step(self) -> int:
         """Decode the next record into the fields of this object."""
-        size: cython.longlong = self._varint(self._source.size)
+        size: cython.longlong = _varint(self, self._source.size)
         if size < _RECORD_BYTES_MIN - 1 or size > self._source.size - self._position:
             raise CorruptRecords(
                 f"a record of {size} bytes, {self._source.size - self._position} remain"
             )
         end: cython.Py_ssize_t = self._position + size
         self._position += 1
-        delta: cython.longlong = self._varint(end)
+        delta: cython.longlong = _varint(self, end)
         if self._append_time:
             self._timestamp = self._header.max_timestamp
         else:
             self._timestamp = self._header.base_timestamp + delta
-        self._offset = self._header.base_offset + self._varint(end)
-        self._key_size = self._varint(end)
+        self._offset = self._header.base_offset + _varint(self, end)
+        self._key_size = _varint(self, end)
         self._key_start = self._position
         self._advance(self._key_size, end)
-        self._value_size = self._varint(end)
+        self._value_size = _varint(self, end)
         self._value_start = self._position
         self._advance(self._value_size, end)
         self._headers_start = self._position
@@ -508,39 +457,19 @@ class RecordIterator:
         """Walk over the current record's headers to its end."""
         end: cython.Py_ssize_t = self._end
         self._position = self._headers_start
-        count: cython.longlong = self._varint(end)
+        count: cython.longlong = _varint(self, end)
         if count < 0 or count > (end - self._position) // 2:
             raise CorruptRecords(f"a record claims to have {count} headers")
         while count > 0:
-            size: cython.longlong = self._varint(end)
+            size: cython.longlong = _varint(self, end)
             if size < 0:
                 raise CorruptRecords("a header without a name")
             self._advance(size, end)
-            self._advance(self._varint(end), end)
+            self._advance(_varint(self, end), end)
             count -= 1
         if self._position != end:
             raise CorruptRecords(f"{end - self._position} bytes left over in a record")
         return 0
-
-    def _varint(self, end: cython.Py_ssize_t) -> int:
-        """Decode a zigzag varint of at most 64 bits that ends before `end`."""
-        data: cython.p_const_uchar = self._source.data
-        position: cython.Py_ssize_t = self._position
-        value: cython.ulonglong = 0
-        shift: cython.int = 0
-        while position < end and shift < 70:
-            byte: cython.ulonglong = data[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                self._position = position
-                if cython.compiled:
-                    half: cython.longlong = cython.cast(cython.longlong, value >> 1)
-                    return half ^ -cython.cast(cython.longlong, value & 1)
-                value &= 0xFFFF_FFFF_FFFF_FFFF
-                return (value >> 1) ^ -(value & 1)
-            shift += 7
-        raise CorruptRecords("a varint within a record does not end")
 
     def _make(self) -> Record:
         """Make an object of the current record; its bytes are copied when they are asked for."""
@@ -559,6 +488,9 @@ class RecordIterator:
         record._headers = None
         record._headers_start = self._headers_start
         record._end = self._end
+        if cython.compiled:
+            # It holds only bytes, nothing that could be a cycle; `replace` has it followed again.
+            PyObject_GC_UnTrack(record)  # noqa: F821 - batch.pxd declares it
         return record
 
 
@@ -579,16 +511,62 @@ class RecordsScan:
         self.first_null_key = -1
 
 
+def _varint(reader: RecordIterator, end: cython.Py_ssize_t) -> int:
+    """Decode a zigzag varint of at most 64 bits that ends before `end`."""
+    data: cython.p_const_uchar = reader._source.data
+    position: cython.Py_ssize_t = reader._position
+    bits: cython.int
+    if position < end and data[position] < 0x80:  # nearly all of them take one byte or two
+        reader._position = position + 1
+        bits = data[position]
+        return (bits >> 1) ^ -(bits & 1)
+    if position + 1 < end and data[position + 1] < 0x80:
+        reader._position = position + 2
+        bits = (data[position] & 0x7F) | (data[position + 1] << 7)
+        return (bits >> 1) ^ -(bits & 1)
+    return _long_varint(reader, end)
+
+
+def _long_varint(reader: RecordIterator, end: cython.Py_ssize_t) -> int:
+    data: cython.p_const_uchar = reader._source.data
+    position: cython.Py_ssize_t = reader._position
+    value: cython.ulonglong = 0
+    shift: cython.int = 0
+    while position < end and shift < 70:
+        byte: cython.ulonglong = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            reader._position = position
+            if cython.compiled:
+                half: cython.longlong = cython.cast(cython.longlong, value >> 1)
+                return half ^ -cython.cast(cython.longlong, value & 1)
+            value &= 0xFFFF_FFFF_FFFF_FFFF
+            return (value >> 1) ^ -(value & 1)
+        shift += 7
+    raise CorruptRecords("a varint within a record does not end")
+
+
+def read_headers(data: Buffer) -> list[Header]:
+    """Decode headers as they lie in a record, their number first.
+
+    Raises:
+        CorruptRecords: they are not what the format says.
+    """
+    held = Bytes(data)
+    return _read_headers(held, 0, held.size)
+
+
 def _read_headers(source: Bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> list[Header]:
     reader: RecordIterator = RecordIterator.__new__(RecordIterator)
     reader._source = source
     reader._position = start
-    count: cython.longlong = reader._varint(end)
+    count: cython.longlong = _varint(reader, end)
     if count < 0 or count > (end - reader._position) // 2:
         raise CorruptRecords(f"a record claims to have {count} headers")
     headers: list[Header] = []
     while count > 0:
-        size: cython.longlong = reader._varint(end)
+        size: cython.longlong = _varint(reader, end)
         at: cython.Py_ssize_t = reader._position
         if size < 0:
             raise CorruptRecords("a header without a name")
@@ -597,7 +575,7 @@ def _read_headers(source: Bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_
             name = source.slice(at, size).decode()
         except UnicodeDecodeError as error:
             raise CorruptRecords("a header's name is not UTF-8") from error
-        size = reader._varint(end)
+        size = _varint(reader, end)
         at = reader._position
         reader._advance(size, end)
         headers.append((name, None if size < 0 else source.slice(at, size)))

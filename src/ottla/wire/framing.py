@@ -10,6 +10,7 @@ from __future__ import annotations
 import cython
 
 from ottla.errors import RemoteProtocolError
+from ottla.wire.memory import Memory
 
 ROOM_BYTES_MIN = 4096
 """What is offered to receive into at first, and what an idle buffer holds."""
@@ -23,6 +24,12 @@ for each of them."""
 
 KEPT_BYTES_MAX = 1024 * 1024
 """A buffer that grew beyond this for one frame is let go as soon as it is empty."""
+
+LENT_BYTES_MAX = 32 * 1024 * 1024
+"""What is kept for frames that own their memory, to be used again when they are gone."""
+
+_FORGETS = cython.declare(cython.int, 7)
+"""How slowly the size of large frames is forgotten while small ones arrive."""
 
 
 class FrameError(RemoteProtocolError):
@@ -47,20 +54,26 @@ class FrameBuffer:
         frame_bytes_max: the largest frame that is accepted.
         reuse: whether a frame's memory may be overwritten by the next call of `room` (a broker
             that is done with each request before it reads on) or belongs to the frame (a client
-            whose records are read later).
+            whose records are read later): then it is used again when nobody has a view of it.
     """
 
     _chunk: bytearray
+    _lent: memoryview | None
+    _memory: Memory | None
     _start: cython.Py_ssize_t
     _end: cython.Py_ssize_t
+    _limit: cython.Py_ssize_t
     _room: cython.Py_ssize_t
     _frame_bytes_max: cython.longlong
     _reuse: cython.bint
 
     def __init__(self, frame_bytes_max: int, reuse: bool) -> None:
         self._chunk = bytearray()
+        self._lent = None
+        self._memory = None if reuse else Memory(LENT_BYTES_MAX)
         self._start = 0
         self._end = 0
+        self._limit = 0
         self._room = ROOM_BYTES_MIN
         self._frame_bytes_max = frame_bytes_max
         self._reuse = reuse
@@ -71,15 +84,15 @@ class FrameBuffer:
 
     def room(self) -> memoryview:
         """Return a view to receive into, of at least one byte."""
-        capacity: cython.Py_ssize_t = len(self._chunk)
+        capacity: cython.Py_ssize_t = self._limit
         pending: cython.Py_ssize_t = self._end - self._start
         if pending == 0:
             if self._reuse and self._room <= capacity <= KEPT_BYTES_MAX:
                 self._start = 0
                 self._end = 0
-            elif self._reuse or capacity - self._end < ROOM_BYTES_MIN:
+            elif self._reuse or capacity - self._end < self._room:
                 self._replace(self._room, 0)
-            return memoryview(self._chunk)[self._end :]
+            return memoryview(self._chunk)[self._end : self._limit]
         needed: cython.longlong = pending + ROOM_BYTES_LEFT
         if pending >= 4:
             announced: cython.longlong = 4 + self._announced()
@@ -92,14 +105,22 @@ class FrameBuffer:
                 self._end = pending
             else:
                 self._replace(max(min(needed, 2 * pending), pending + self._room), pending)
-        return memoryview(self._chunk)[self._end :]
+        return memoryview(self._chunk)[self._end : self._limit]
 
     @cython.cfunc
     def _replace(self, size: cython.Py_ssize_t, pending: cython.Py_ssize_t) -> object:
         """Go on in a new chunk; views of the old one stay valid."""
-        chunk = bytearray(size)
+        chunk: bytearray
+        if self._memory is None:
+            chunk = bytearray(size)
+        else:
+            lent = self._memory.lend(size)
+            chunk = lent.obj  # type: ignore[assignment]  # what a Memory lends is a bytearray
         chunk[:pending] = memoryview(self._chunk)[self._start : self._end]
+        if self._memory is not None:
+            self._lent = lent
         self._chunk = chunk
+        self._limit = size
         self._start = 0
         self._end = pending
         return None
@@ -114,6 +135,8 @@ class FrameBuffer:
         """Let the memory of an empty, idle buffer go."""
         if self._start == self._end:
             self._chunk = bytearray()
+            self._lent = None
+            self._limit = 0
             self._start = 0
             self._end = 0
             self._room = ROOM_BYTES_MIN
@@ -132,6 +155,13 @@ class FrameBuffer:
             raise FrameError(size, self._frame_bytes_max, head)
         if self._end - self._start - 4 < size:
             return None
+        if not self._reuse:
+            # The next frame may be as large as this one, of which every byte has arrived.
+            wanted: cython.longlong = size + (size >> 3)
+            if wanted > self._room:
+                self._room = min(wanted, LENT_BYTES_MAX)
+            elif self._room > ROOM_BYTES_MAX:
+                self._room -= (self._room - size) >> _FORGETS
         start: cython.Py_ssize_t = self._start + 4
         self._start = start + size
         return memoryview(self._chunk)[start : self._start]

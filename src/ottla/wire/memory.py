@@ -1,0 +1,73 @@
+"""Memory that is lent out, and lent again when nobody looks at it any more.
+
+Memory that a process gets anew costs far more than what is then done with it: the system clears
+each page, and maps it when it is first touched. So what many megabytes a second go through - the
+answers to fetches, the columns made of them - is kept here and used again.
+
+A bytearray that somebody has a view of cannot be resized; that is how it is known whether one is
+free, whoever has passed the views on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import cython
+
+if cython.compiled:
+    from cython.cimports.cpython.bytearray import PyByteArray_FromStringAndSize
+
+CHUNK_BYTES_MIN = 4096
+"""The smallest that is lent; all sizes are powers of two."""
+
+CHUNKS_MAX = 32
+"""How many are kept at most, in use or not."""
+
+
+class Memory:
+    """Lends memory.
+
+    Args:
+        kept_bytes_max: how much is kept at most, in use or not; what is lent beyond that is as any
+            other memory.
+    """
+
+    def __init__(self, kept_bytes_max: int) -> None:
+        self._kept_bytes_max = kept_bytes_max
+        self._kept: deque[bytearray] = deque()
+        self._kept_bytes = 0
+
+    def lend(self, size: int) -> memoryview:
+        """Return memory of at least `size` bytes, for as long as there is a view of it.
+
+        What is in it is undefined.
+        """
+        wanted = max(1 << (size - 1).bit_length(), CHUNK_BYTES_MIN)
+        kept = self._kept
+        for _ in range(len(kept)):
+            chunk = kept.popleft()
+            kept.append(chunk)
+            if len(chunk) == wanted and _is_free(chunk):
+                return memoryview(chunk)
+        if wanted > self._kept_bytes_max // 2:
+            return memoryview(_new(size))
+        chunk = _new(wanted)
+        kept.append(chunk)
+        self._kept_bytes += wanted
+        while self._kept_bytes > self._kept_bytes_max or len(kept) > CHUNKS_MAX:
+            self._kept_bytes -= len(kept.popleft())
+        return memoryview(chunk)
+
+
+def _is_free(chunk: bytearray) -> bool:
+    try:
+        chunk.append(chunk.pop())
+    except BufferError:  # there are views of it
+        return False
+    return True
+
+
+def _new(size: int) -> bytearray:
+    if cython.compiled:
+        return PyByteArray_FromStringAndSize(cython.NULL, size)  # not cleared
+    return bytearray(size)
