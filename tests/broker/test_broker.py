@@ -80,16 +80,63 @@ def test_the_caller_s_own_thread_makes_its_records_durable(tmp_path: Path) -> No
 def test_many_threads_drive_one_broker_and_every_record_is_stored(tmp_path: Path) -> None:
     with Broker(tmp_path / "store") as broker:
         make_topic(broker)
-        waits = [
-            in_thread(lambda: [produce(broker).base_offset for _ in range(25)]) for _ in range(4)
-        ]
+        waits = [in_thread(lambda: [produce(broker) for _ in range(25)]) for _ in range(4)]
         found: list[int] = []
         for wait in waits:
-            offsets = wait()
-            assert isinstance(offsets, list)
+            stored = wait()
+            assert isinstance(stored, list)
+            failed = [(each.error_code, each.error_message) for each in stored if each.error_code]
+            assert not failed
+            offsets = [each.base_offset for each in stored]
             assert offsets == sorted(offsets)
             found += offsets
         assert sorted(found) == list(range(100))
+
+
+class _Idle(dict[Caller, None]):
+    """Callers that wait; releases `more` with each that begins to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = threading.Semaphore(0)
+
+    def __setitem__(self, caller: Caller, value: None) -> None:
+        super().__setitem__(caller, value)
+        self.more.release()
+
+
+def test_what_was_written_during_a_round_is_synced_though_others_have_their_answers_by_then() -> (
+    None
+):
+    with Broker() as broker:
+        make_topic(broker)
+        broker.idle_callers = idle = _Idle()
+        syncing, may_end = threading.Event(), threading.Event()
+
+        def part() -> None:
+            syncing.set()
+            assert may_end.wait(WAIT_S)
+
+        now_ms = broker.engine.clock.now_ms()
+        batch = batch_of_values(b"v", timestamp_ms=now_ms)
+        request = produce_request("t", batch)
+        request.timeout_ms = int(WAIT_S * 10_000)
+        callers = [Caller(broker) for _ in range(3)]
+        replies = [each.handle(request, 12, Context()) for each in callers[:2]]
+        broker.engine.commit.add_job(part, lambda error: None)
+        waits = [in_thread(lambda: answer(callers[0], replies[0]))]
+        assert syncing.wait(WAIT_S)
+        waits.append(in_thread(lambda: answer(callers[1], replies[1])))
+        assert idle.more.acquire(timeout=WAIT_S)
+        # It comes too late for the round, and waits behind one that the round will answer.
+        late = callers[2].handle(request, 12, Context())
+        waits.append(in_thread(lambda: answer(callers[2], late)))
+        assert idle.more.acquire(timeout=WAIT_S)
+        may_end.set()
+        for wait in waits:
+            response = wait()
+            assert isinstance(response, ProduceResponse)
+            assert response.responses[0].partition_responses[0].error_code == codes.NONE
 
 
 def test_whoever_waits_for_records_is_woken_by_another_thread_s_append() -> None:

@@ -128,7 +128,7 @@ class Broker:
         if self._server is not None:
             self.wake_server()
         elif self.engine.commit.is_waiting and self.idle_callers:
-            next(iter(self.idle_callers)).wake()
+            next(iter(self.idle_callers)).give_turn()
 
     def check_usable(self) -> None:
         """Raise `Forked` in a child of the process that opened it."""

@@ -4,7 +4,8 @@ Without a server the callers do all the work. A request is answered at once or l
 does what is left to do: the first caller that finds something to be made durable syncs it, for all
 of them. A caller without anything to do waits until one of its requests has been answered, or until
 it is its turn to sync; so a lone caller changes threads nowhere, and of many only those are woken
-that have something to do.
+that have something to do. Whose turn it is syncs before it looks for its answer: with that it might
+go away, and the others would wait for a sync that nobody begins.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Caller:
         self._broker = broker
         self._woken = threading.Condition(broker.engine.lock)
         self._has_news = False
+        self._has_turn = False
         broker.callers.add(self)
 
     def handle(self, request: ApiMessage, version: int, context: Context) -> Reply:
@@ -69,13 +71,20 @@ class Caller:
         engine = broker.engine
         with engine.lock:
             engine.expire(engine.clock.monotonic_ms())
-            running = None if broker.is_closed else engine.commit.begin()
+            running = self._begin()
             if running is None:
                 if not self._has_news:
                     self._wait(timeout_s)
                 self._has_news = False
+                if self._has_turn:
+                    self._has_turn = False
+                    running = self._begin()
+            if running is None:
                 return
         self._run(running)
+
+    def _begin(self) -> Round | None:
+        return None if self._broker.is_closed else self._broker.engine.commit.begin()
 
     def _run(self, running: Round) -> None:
         engine = self._broker.engine
@@ -104,8 +113,15 @@ class Caller:
         if timeout_s > 0:
             idle = self._broker.idle_callers
             idle[self] = None
-            self._woken.wait(timeout_s)
-            idle.pop(self, None)
+            try:
+                self._woken.wait(timeout_s)
+            except BaseException:  # Ctrl-C, most likely
+                if self._has_turn:
+                    self._has_turn = False
+                    self._broker.round_ended()
+                raise
+            finally:
+                idle.pop(self, None)
         engine.expire(engine.clock.monotonic_ms())
 
     def wake(self) -> None:
@@ -113,6 +129,12 @@ class Caller:
         with self._broker.engine.lock:
             self._note()
 
+    def give_turn(self) -> None:
+        """Have it begin the next round; with the engine's lock held."""
+        self._has_turn = True
+        self._note()
+
     def _note(self, response: object = None) -> None:
         self._has_news = True
+        self._broker.idle_callers.pop(self, None)
         self._woken.notify()
