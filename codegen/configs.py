@@ -111,10 +111,9 @@ def render() -> str:
     ]
     wanted = {*BROKER_NAMES, *(name for entry in synonyms for name in entry["broker"])}
     lines = [HEADER.rstrip(), '"""Facts about Kafka\'s topic and broker configs."""', ""]
-    lines += ["from __future__ import annotations", "", "from dataclasses import dataclass", "", ""]
+    lines += ["from __future__ import annotations", "", "from typing import NamedTuple", "", ""]
     lines += [
-        "@dataclass(frozen=True, slots=True)",
-        "class ConfigFact:",
+        "class ConfigFact(NamedTuple):",
         '    """One config: its type, its default and the values that it may have.',
         "",
         "    Attributes:",

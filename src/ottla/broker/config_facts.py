@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigFact:
+class ConfigFact(NamedTuple):
     """One config: its type, its default and the values that it may have.
 
     Attributes:

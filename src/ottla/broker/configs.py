@@ -14,7 +14,7 @@ Kafka: LogConfig, ConfigHelper, DynamicBrokerConfig, TopicConfigSynonyms; the fa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,7 +38,7 @@ _DURABILITY_FACT = ConfigFact(DURABILITY, "STRING", "disk", choices=("disk", "os
 _TOPIC_FACTS = {fact.name: fact for fact in (*TOPIC_CONFIGS, _DURABILITY_FACT)}
 _OUR_DEFAULTS = {"group.initial.rebalance.delay.ms": "0"}
 _BROKER_FACTS = {
-    fact.name: replace(fact, default=_OUR_DEFAULTS.get(fact.name, fact.default))
+    fact.name: fact._replace(default=_OUR_DEFAULTS.get(fact.name, fact.default))
     for fact in (*BROKER_CONFIGS, _DURABILITY_FACT)
 }
 _SYNONYMS = {**BROKER_SYNONYMS, DURABILITY: (DURABILITY,)}

@@ -5,6 +5,7 @@ A command is imported when it is called, so that none pays for the others.
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 from typing import Any
@@ -21,6 +22,9 @@ COMMANDS = {
     "serve": "Serve a store to Kafka clients.",
     "topics": "List, create, describe and delete topics.",
 }
+
+_OBJECTS_MADE = 10_000
+"""So many objects are made before garbage is looked for: imports make many, and leave none."""
 
 
 class _Commands(click.Group):
@@ -65,6 +69,7 @@ def ottla() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and leave with its exit code."""
+    gc.set_threshold(_OBJECTS_MADE)
     from ottla.cli.outcome import exit_code_of
 
     try:
