@@ -127,10 +127,12 @@ class Shard:
                 assert again.known(group_id) == self.known(group_id)
 
     def _is_settled(self, group_id: str) -> bool:
-        """Tell whether a group is what its last record says."""
+        """Tell whether a group is what its last record says, and a start leaves it at that."""
         if not isinstance(self.coordinator.groups[group_id], ClassicGroup):
             return True
-        return self.group(group_id).state in (State.EMPTY, State.STABLE)
+        group = self.group(group_id)
+        is_whole = not self.coordinator.membership.leaves_something(group)
+        return group.state in (State.EMPTY, State.STABLE) and is_whole
 
     def known(self, group_id: str = "g") -> object:
         """Return what a start would find of a group."""

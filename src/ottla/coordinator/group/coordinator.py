@@ -213,7 +213,11 @@ class GroupCoordinator:
         self.offsets.replay_end_of_transaction(producer_id, is_commit=is_commit)
 
     def loaded(self, now: Now) -> Decision:
-        """Begin the sessions of all members, and rebalance groups that are too large now."""
+        """Begin the sessions of all members, and rebalance groups that are not what they should be.
+
+        Such are groups that are too large now, and classic ones in which something is nobody's: the
+        rebalance that was to give it to somebody is forgotten, and not all members knew of it.
+        """
         decision = Decision()
         for group in list(self.groups.values()):
             if isinstance(group, ConsumerGroup):
@@ -224,7 +228,8 @@ class GroupCoordinator:
                 continue
             for member in group.members.values():
                 self._rebalances.keep_session(group, member, now)
-            if len(group.members) > self._settings.group_max_size:
+            is_too_large = len(group.members) > self._settings.group_max_size
+            if is_too_large or self.membership.leaves_something(group):
                 self._rebalances.prepare(group, now, decision)
         return decision
 

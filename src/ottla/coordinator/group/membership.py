@@ -13,7 +13,7 @@ Kafka: GroupMetadataManager, the part of classic groups.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.coordinator.group.classic import (
@@ -259,9 +259,12 @@ class Membership:
         """Let a static member that has lost its id have the place that it had."""
         new = self._new_member(member_id, join)
         new.assignment = old.assignment
-        others = [each.protocols for each in group.members.values() if each is not old]
-        protocol_stays = chosen_protocol([*others, new.protocols]) == group.protocol_name
-        if group.state is State.STABLE and protocol_stays and not self._leaves(group, old, new):
+        members = [new if each is old else each for each in group.members.values()]
+        protocol_stays = chosen_protocol([each.protocols for each in members]) == (
+            group.protocol_name
+        )
+        is_stable = group.state is State.STABLE
+        if is_stable and protocol_stays and not self.leaves_something(group, members):
             self._swap(group, old, new, join)
             return
         self._fence(group, old, join.decision)
@@ -270,17 +273,19 @@ class Membership:
         self._rebalances.keep_session(group, new, join.now)
         self._rebalances.prepare_or_complete(group, join.now, join.decision)
 
-    def _leaves(self, group: ClassicGroup, old: Member, new: Member) -> bool:
-        """Tell whether partitions would go on being nobody's.
+    def leaves_something(
+        self, group: ClassicGroup, members: Collection[Member] | None = None
+    ) -> bool:
+        """Tell whether partitions are nobody's in a stable group, as it is or with these members.
 
-        A leader that is told not to assign does not learn what the members have, and a member that
-        was to give something back does not come back with it. Kafka lets such partitions wait for
-        a rebalance that has another reason.
+        Kafka does not look, and lets them wait for a rebalance that has another reason. A leader
+        that is told not to assign does not learn what the members have, and a member that was to
+        give something back may not come back with it.
         """
-        members = [new if each is old else each for each in group.members.values()]
-        return group.protocol_type == CONSUMER and leaves_something(
-            group.protocol_name or "", members, self._topics
-        )
+        if group.state is not State.STABLE or group.protocol_type != CONSUMER:
+            return False
+        members = group.members.values() if members is None else members
+        return leaves_something(group.protocol_name or "", members, self._topics)
 
     def _fence(self, group: ClassicGroup, old: Member, decision: Decision) -> None:
         self._rebalances.end_session(group, old.member_id)

@@ -350,6 +350,21 @@ def test_when_the_last_consumer_leaves_the_group_is_a_classic_one(shard: Consume
     assert isinstance(shard.reloaded().coordinator.groups["g"], ClassicGroup)
 
 
+def test_a_rebalance_that_follows_a_downgrade_is_not_lost_by_a_restart(
+    shard: ConsumerShard,
+) -> None:
+    member = mixed(shard)
+    shard.beat("a", -1)
+    again = shard.reloaded()  # before the member was told
+    assert isinstance(again, ConsumerShard)
+    assert again.heartbeat(member, 2) == codes.REBALANCE_IN_PROGRESS
+    joined = again.join(member)
+    assert (joined.response.leader, joined.response.generation_id) == (member, 3)
+    again.sync(member, 3, {member: assigned(shard, 0, 1, 2, 3)})
+    assert again.state == "Stable"
+    assert again.reloaded().heartbeat(member, 3) == codes.NONE
+
+
 def test_when_the_last_consumer_is_silent_too(shard: ConsumerShard) -> None:
     member = mixed(shard)
     for _ in range(9):
