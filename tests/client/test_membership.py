@@ -212,6 +212,22 @@ def test_a_fenced_static_member_stops_for_good_and_says_why() -> None:
     assert script.waiting == []
 
 
+def test_a_static_member_that_a_late_join_of_its_own_puts_out_joins_again_and_is_not_fenced() -> (
+    None
+):
+    script = GroupScript(group_instance_id="one")
+    script.poll()
+    script.next(JoinGroupRequest)
+    script.lose()  # the coordinator may get it all the same, and later than the next one
+    script.run(RETRY_MS)
+    script.run(RETRY_MS)
+    script.refuse_join(codes.FENCED_INSTANCE_ID)
+    assert script.core.take_error() is None
+    assert script.next(JoinGroupRequest).member_id == ""
+    script.refuse_join(codes.FENCED_INSTANCE_ID)
+    assert isinstance(script.core.take_error(), FencedMember)
+
+
 def test_a_member_whose_user_does_not_poll_leaves_says_so_and_comes_back_when_it_polls(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

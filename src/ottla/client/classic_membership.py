@@ -99,6 +99,7 @@ class ClassicMembership:
         self._polled_ms = 0.0
         self._waits_for_poll = False
         self._is_outdated = False
+        self._strays_until_ms = 0.0
         self._leaving = NO_MEMBER
         self._reason = "it is new"
 
@@ -321,6 +322,8 @@ class ClassicMembership:
             self._not_before_ms = now + self._config.retry_backoff_ms
         elif isinstance(request, HeartbeatRequest):
             self._heartbeat_ms = self._not_before_ms
+        elif isinstance(request, JoinGroupRequest) and not request.member_id:
+            self._strays_until_ms = now + self._config.session_timeout_ms
 
     def answered(self, request: ApiMessage, response: ApiMessage, now: float) -> None:
         if request is not self._sent:
@@ -428,7 +431,7 @@ class ClassicMembership:
                 self.member_id = NO_MEMBER
             self._rejoin("it was out")
         elif code == codes.FENCED_INSTANCE_ID:
-            self._fenced()
+            self._fenced(now)
         else:
             steps: Sequence[str] = ()
             if code == codes.INVALID_SESSION_TIMEOUT:
@@ -458,8 +461,15 @@ class ClassicMembership:
         self._waits_for_poll = True
         self._not_before_ms = now + self._config.retry_backoff_ms
 
-    def _fenced(self) -> None:
+    def _fenced(self, now: float) -> None:
         instance_id = self._config.group_instance_id
+        if now < self._strays_until_ms:
+            # A join of its own, whose answer was lost, may have come late and have put it out.
+            self._strays_until_ms = 0.0
+            self._lose(f"a join as {instance_id!r} has come late")
+            self.member_id = NO_MEMBER
+            self._rejoin("a join of its own has come late")
+            return
         self._topics = frozenset()
         self._waits_for_poll = False
         self._out(f"another member has joined as {instance_id!r}")
