@@ -2,7 +2,8 @@
 
 The source runs in a process of its own with OTTLA_PURE=1: all tests of `wire`, `records` and
 `protocol`, the golden vectors among them, with ten examples for each property and, where tests go
-through every byte of many inputs, each seventh or ninth of those.
+through every byte of many inputs, each seventh or ninth of those; and those of the client that need
+no socket, or few.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ from ottla._compiled import MODULES, is_compiled, pure_on_purpose
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("tests/wire", "tests/records", "tests/protocol")
+CLIENT = (
+    "tests/client/test_accumulator.py",
+    "tests/client/test_partitioner.py",
+    "tests/client/test_sender.py",
+    "tests/client/test_membership.py",
+    "tests/client/test_consumer_membership.py",
+    "tests/client/test_group_commits.py",
+)
 
 SHOW_FORMS = """
 import importlib
@@ -59,7 +68,8 @@ def test_asked_for_on_purpose_every_module_runs_from_its_source() -> None:
 
 
 @pytest.mark.slow
-def test_the_source_passes_the_tests_of_the_compiled_form() -> None:
-    shown = run_pure("-m", "pytest", "-q", "-p", "no:cacheprovider", *FOLDERS)
+@pytest.mark.parametrize("tests", [FOLDERS, CLIENT], ids=["codecs", "client"])
+def test_the_source_passes_the_tests_of_the_compiled_form(tests: tuple[str, ...]) -> None:
+    shown = run_pure("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
     assert " passed" in shown.splitlines()[-1]
     assert "skipped" not in shown.splitlines()[-1]
