@@ -10,6 +10,7 @@ from ottla.broker.engine import METADATA_TOPIC
 from ottla.coordinator.cluster.state import TOPIC_RESOURCE
 from ottla.errors import CorruptLog, KafkaError, StorageError, StoreInUse, codes
 from ottla.log.memory_files import MemoryFile, MemoryFiles
+from ottla.log.producer_state import ProducerState
 from ottla.protocol.messages.api_00_produce import ProduceResponse
 from tests.broker.asking import Asking, batch_of_values, produce_request
 
@@ -184,21 +185,21 @@ def test_a_disk_that_is_full_refuses_and_goes_on_when_there_is_room(
     assert asking.produce("t", batch_of_values(b"b")).base_offset == 0
 
 
-def test_an_append_that_was_interrupted_stops_the_log_before_offsets_go_wrong(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class Interrupted(ProducerState):
+    """Producers that are interrupted when they are to remember a batch."""
+
+    def update(self, *_: object) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_append_that_was_interrupted_stops_the_log_before_offsets_go_wrong() -> None:
     asking = Asking()
     asking.create("t")
     asking.produce("t", batch_of_values(b"a"))
     log = asking.engine.store.logs["t", 0]
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(log.producers, "update", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            asking.produce("t", batch_of_values(b"b", producer=(1, 0, 0)))
+    log.producers = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        asking.produce("t", batch_of_values(b"b", producer=(1, 0, 0)))
     answer = asking.produce("t", batch_of_values(b"c"))
     assert answer.error_code == codes.KAFKA_STORAGE_ERROR
     assert "interrupted" in (answer.error_message or "")

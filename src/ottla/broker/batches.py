@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import cython
 
 from ottla.errors import CorruptRecords, InvalidRecords, UnsupportedCodec, codes
 from ottla.records.batch import (
@@ -29,6 +31,9 @@ from ottla.records.batch import (
 from ottla.records.builder import BatchBuilder
 from ottla.wire.compression import GZIP, LZ4, NONE, SNAPPY, ZSTD
 from ottla.wire.crc32c import crc32c
+
+if cython.compiled:
+    from cython.cimports.ottla.records.batch import BatchHeader, RecordsScan
 
 if TYPE_CHECKING:
     from ottla.broker.configs import TopicConfig
@@ -67,7 +72,7 @@ class Refused(Exception):
         self.records = records
 
 
-class Prepared(NamedTuple):
+class Prepared:
     """A batch that may be appended.
 
     Attributes:
@@ -76,12 +81,15 @@ class Prepared(NamedTuple):
         log_append_time_ms: how the broker stamped it, or -1.
     """
 
-    batch: Buffer
-    header: BatchHeader
-    log_append_time_ms: int
+    def __init__(self, batch: Buffer, header: BatchHeader, log_append_time_ms: int) -> None:
+        self.batch = batch
+        self.header = header
+        self.log_append_time_ms = log_append_time_ms
 
 
-def prepare(batch: Buffer | None, config: TopicConfig, version: int, now_ms: int) -> Prepared:
+def prepare(
+    batch: Buffer | None, config: TopicConfig, version: cython.int, now_ms: cython.longlong
+) -> Prepared:
     """Check what a producer sent for one partition, and make of it what is appended.
 
     Args:
@@ -95,26 +103,26 @@ def prepare(batch: Buffer | None, config: TopicConfig, version: int, now_ms: int
     """
     if not batch:
         raise Refused(codes.INVALID_RECORD, "a partition without a record batch")
+    header: BatchHeader
+    scan: RecordsScan
     header, scan = _validated(batch, config.max_message_bytes)
     if header.producer_id >= 0 or header.attributes & _NOT_A_PRODUCERS:
         _check_producer(header)
-    codec = header.attributes & CODEC_MASK
+    codec: cython.int = header.attributes & CODEC_MASK
     if codec == ZSTD and version < ZSTD_FIRST_VERSION:
         raise Refused(
             codes.UNSUPPORTED_COMPRESSION_TYPE,
             f"Produce requests before version {ZSTD_FIRST_VERSION} cannot carry zstd",
         )
     if scan.first_null_key >= 0 and config.log_config.compact:
-        message = "Compacted topic cannot accept message without key."
-        wrong = _wrong(batch, header, lambda record: record.key is None, message)
-        raise Refused(codes.INVALID_RECORD, message, wrong)
+        raise _without_keys(batch, header)
     append_time = config.message_timestamp_type == "LogAppendTime"
     if not append_time:
         least = now_ms - config.message_timestamp_before_max_ms
         most = now_ms + config.message_timestamp_after_max_ms
         if scan.max_timestamp > most or NO_TIMESTAMP < least > scan.min_timestamp:
             _check_timestamps(batch, header, least, most)
-    wanted = CODECS.get(config.compression_type, codec)
+    wanted: cython.int = CODECS.get(config.compression_type, codec)
     if codec != wanted:
         batch = _recompressed(batch, header, wanted)
         header = read_header(batch)
@@ -152,10 +160,11 @@ def _too_large(size: int, bytes_max: int) -> Refused:
     )
 
 
-def _check_producer(header: BatchHeader) -> None:
-    if header.is_transactional:
+@cython.cfunc
+def _check_producer(header: BatchHeader) -> object:
+    if header.attributes & TRANSACTIONAL:
         raise Refused(codes.INVALID_TXN_STATE, "this broker has no transactions")
-    if header.is_log_append_time:
+    if header.attributes & LOG_APPEND_TIME:
         raise Refused(
             codes.INVALID_TIMESTAMP,
             "Invalid timestamp type in batch: a producer must not set LogAppendTime",
@@ -166,6 +175,7 @@ def _check_producer(header: BatchHeader) -> None:
             f"epoch {header.producer_epoch} and sequence {header.base_sequence} of producer "
             f"{header.producer_id} cannot be",
         )
+    return None
 
 
 def _check_timestamps(batch: Buffer, header: BatchHeader, least: int, most: int) -> None:
@@ -182,6 +192,12 @@ def _check_timestamps(batch: Buffer, header: BatchHeader, least: int, most: int)
     wrong = _wrong(batch, header, is_wrong, message)
     if wrong:
         raise Refused(codes.INVALID_TIMESTAMP, message, wrong)
+
+
+def _without_keys(batch: Buffer, header: BatchHeader) -> Refused:
+    message = "Compacted topic cannot accept message without key."
+    wrong = _wrong(batch, header, lambda record: record.key is None, message)
+    return Refused(codes.INVALID_RECORD, message, wrong)
 
 
 def _wrong(

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
+
+import cython
 
 from ottla.broker.handlers.api_18_api_versions import unsupported_version
 from ottla.broker.requests import CloseConnection, Context, Pending
@@ -21,8 +23,12 @@ from ottla.broker.router import answer, find_served
 from ottla.errors import DecodeError, EncodeError
 from ottla.protocol.broker_events import read_question, write_events
 from ottla.protocol.codec import decode_from, encode_to
-from ottla.wire.cursor import Reader, Writer
 from ottla.wire.framing import FrameBuffer, FrameError
+
+if cython.compiled:
+    from cython.cimports.ottla.wire.cursor import Reader, Writer
+else:
+    from ottla.wire.cursor import Reader, Writer
 
 if TYPE_CHECKING:
     from ottla.broker.router import Served
@@ -61,7 +67,7 @@ class Request:
         self.received_ns = received_ns
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection:
     """A client's connection.
 
     Attributes:
@@ -73,7 +79,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server = server
         self._engine = server.engine
         self._frames = FrameBuffer(frame_bytes_max, reuse=True)
-        self._transport: asyncio.Transport
+        self._transport: Any = None
         self._host = ""
         self._port = 0
         self._peer = ""
@@ -88,7 +94,7 @@ class Connection(asyncio.BufferedProtocol):
     # -- what the transport tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = transport
         host, port = transport.get_extra_info("sockname")[:2]
         self._host = host.removeprefix("::ffff:") if "." in host else host
         self._port = port
@@ -188,7 +194,7 @@ class Connection(asyncio.BufferedProtocol):
             CloseConnection: it cannot be answered.
         """
         reader = Reader(frame)
-        served = find_served(reader.uint32())
+        served: Any = find_served(reader.uint32())
         correlation_id = reader.int32()
         if served is None:
             self._answer_unserved(Reader(frame), correlation_id)
@@ -202,6 +208,12 @@ class Connection(asyncio.BufferedProtocol):
         if served.request_is_flexible and read_question(reader):
             context = Context(self._host, self._port, client_id, self._peer, [])
             received_ns = self._engine.clock.monotonic_ns()
+        if (
+            served.usual is not None
+            and context.events is None
+            and self._answer_usual(served, reader, correlation_id)
+        ):
+            return
         # Bytes behind the request are passed over, as Kafka does: librdkafka's admin client asks
         # for all topics with three too many.
         message = decode_from(served.request_class, reader, served.version)
@@ -216,7 +228,22 @@ class Connection(asyncio.BufferedProtocol):
         elif reply is not None:
             self._write(served, correlation_id, context, received_ns, reply)
 
-    def _answer_unserved(self, reader: Reader, correlation_id: int) -> None:
+    def _answer_usual(self, served: Any, reader: Reader, correlation_id: cython.int) -> bool:
+        """Answer a request from bytes to bytes where that can be, and tell whether it was."""
+        start = reader.position
+        engine = self._engine
+        writer = self._new_writer(correlation_id)
+        if served.response_is_flexible:
+            writer.uvarint(0)
+        with engine.lock:
+            is_answered: bool = served.usual(engine, reader, served.version, writer)
+        if is_answered:
+            self._keep(writer)
+        else:
+            reader.position = start
+        return is_answered
+
+    def _answer_unserved(self, reader: Reader, correlation_id: cython.int) -> None:
         """Tell an ApiVersions request of another version what is served; see KIP-511.
 
         Raises:
@@ -253,15 +280,13 @@ class Connection(asyncio.BufferedProtocol):
     def _write(
         self,
         served: Served,
-        correlation_id: int,
+        correlation_id: cython.int,
         context: Context,
-        received_ns: int,
+        received_ns: cython.longlong,
         response: ApiMessage,
     ) -> None:
-        """Encode a response; it is sent with what else is answered now."""
-        writer = Writer()
-        writer.int32(0)  # the frame's size stands here in the end
-        writer.int32(correlation_id)
+        """Encode a response."""
+        writer = self._new_writer(correlation_id)
         if served.response_is_flexible:
             events = context.events
             if events is None:
@@ -274,6 +299,16 @@ class Connection(asyncio.BufferedProtocol):
             _LOG.error("%s", error)
             self._refuse("its response could not be encoded")
             return
+        self._keep(writer)
+
+    def _new_writer(self, correlation_id: cython.int) -> Writer:
+        writer = Writer()
+        writer.int32(0)  # the frame's size stands here in the end
+        writer.int32(correlation_id)
+        return writer
+
+    def _keep(self, writer: Writer) -> None:
+        """Have a response sent with what else is answered now."""
         self._unsent += writer.framed()
         self._unsent_bytes += writer.size()
         if self._unsent_bytes >= _BYTES_TOGETHER:
@@ -287,6 +322,12 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(unsent[0])
         elif unsent:
             self._transport.writelines(unsent)
+
+
+class ConnectionProtocol(Connection, asyncio.BufferedProtocol):
+    """A client's connection, as an event loop knows it."""
+
+    __slots__ = ()
 
 
 def _what_it_is(error: FrameError) -> str:

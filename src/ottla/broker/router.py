@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ottla.broker.engine import Engine
     from ottla.broker.requests import Context, Reply
     from ottla.protocol.message import ApiMessage
+    from ottla.wire.cursor import Reader, Writer
 
 _LOG = logging.getLogger("ottla.broker")
 _API_VERSIONS = 18
@@ -37,6 +38,7 @@ class Served(NamedTuple):
         response_is_flexible: whether that of the response has; never in ApiVersions, whose reader
             may not know yet what the broker understands.
         handler: what answers; Any: each takes its own class of requests.
+        usual: what answers a usual request from bytes to bytes, and tells whether it did, or None.
     """
 
     version: int
@@ -45,6 +47,7 @@ class Served(NamedTuple):
     request_is_flexible: bool
     response_is_flexible: bool
     handler: Callable[[Engine, Any, int, Context], Reply]
+    usual: Callable[[Engine, Reader, int, Writer], bool] | None
 
 
 _LOADED: dict[int, Served] = {}
@@ -70,13 +73,15 @@ def _load(key_and_version: int) -> Served | None:
     name = api.name.title().replace("_", "")
     request: type[ApiMessage] = getattr(messages, f"{name}Request")
     response: type[ApiMessage] = getattr(messages, f"{name}Response")
+    handlers = import_module(f"ottla.broker.handlers.{module}")
     loaded = _LOADED[key_and_version] = Served(
         version,
         request,
         response,
         version >= request.SCHEMA.flexible,
         version >= response.SCHEMA.flexible and key != _API_VERSIONS,
-        import_module(f"ottla.broker.handlers.{module}").handle,
+        handlers.handle,
+        getattr(handlers, "answer_usual", None),
     )
     return loaded
 

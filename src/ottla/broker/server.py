@@ -27,13 +27,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ottla.broker.connection import Connection
+from ottla.broker.connection import ConnectionProtocol
 from ottla.broker.router import load_all
 from ottla.errors import ConfigError, StorageError
 from ottla.log.files import DESCRIPTORS_SHARE, descriptors_limit
 
 if TYPE_CHECKING:
     from ottla.broker.broker import Broker
+    from ottla.broker.connection import Connection
     from ottla.log.group_commit import Round
     from ottla.protocol.message import ApiMessage
 
@@ -181,7 +182,7 @@ class Server:
         frame_bytes_max = self.engine.configs.socket_request_max_bytes
         try:
             server = await self._loop.create_server(
-                lambda: Connection(self, frame_bytes_max),
+                lambda: ConnectionProtocol(self, frame_bytes_max),
                 host,
                 self._port,
                 family=family,

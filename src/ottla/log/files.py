@@ -178,6 +178,15 @@ def storage_error(error: OSError, path: str, doing: str) -> StorageError:
     return StorageError(f"{doing} {path} failed: {error.strerror or error}")
 
 
+def interrupted(partition: str, error: BaseException) -> StorageError:
+    """Make the reason to write no more: after Ctrl-C file and offsets may not agree."""
+    return StorageError(
+        f"an append to {partition} was interrupted: {error!r}",
+        "Records that were not confirmed may or may not be stored.",
+        ("Open the store again: it recovers from what is on the disk.",),
+    )
+
+
 @contextlib.contextmanager
 def _failing(path: str, doing: str) -> Iterator[None]:
     try:

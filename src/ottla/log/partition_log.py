@@ -24,9 +24,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import cython
+
 from ottla.errors import CorruptLog, StorageError, codes
 from ottla.log import checkpoints
-from ottla.log.files import draft_of
+from ottla.log.files import draft_of, interrupted
 from ottla.log.leader_epochs import LeaderEpochs
 from ottla.log.recovery import CLEANED, SWAP, Cut, aborted_transaction, load, unwritable
 from ottla.log.recovery_point import Beginnings, RecoveryPoint
@@ -34,7 +36,12 @@ from ottla.log.retention import expired
 from ottla.log.segment import SUFFIXES, Segment, file_name
 from ottla.log.segments import Segments, TimestampedOffset
 from ottla.log.sync import Sync
+from ottla.records.batch import CONTROL
 from ottla.records.markers import read_marker
+
+if cython.compiled:
+    from cython.cimports.ottla.log.segment import Segment
+    from cython.cimports.ottla.records.batch import BatchHeader
 
 if TYPE_CHECKING:
     from ottla.clock import Clock
@@ -71,6 +78,13 @@ class PartitionLog:
         cuts: what was cut off when the log was opened.
     """
 
+    if not cython.compiled:  # `open` reads them; for the compiled form partition_log.pxd says so
+        producers: ProducerState
+        _epochs: LeaderEpochs
+        _segments: Segments
+        _stored_segment: Segment
+        _beginnings: Beginnings
+
     def __init__(
         self,
         files: Files,
@@ -92,22 +106,17 @@ class PartitionLog:
         self.recovery_point = 0
         self.recovery_point_wanted = False
         self.bytes_unchecked = 0
-        self.producers: ProducerState
         self.failed: StorageError | None = None
         self.cuts: list[Cut] = []
         self._files = files
         self._root = root
         self._clock = clock
-        self._epochs: LeaderEpochs
-        self._segments: Segments
         self._stored_position = 0
-        self._stored_segment: Segment
         self._unsynced: dict[Segment, None] = {}
         self._new_names = True
         self._new_folder = True  # who made it may have ended before its name was durable
         self._unsaved: dict[Segment, None] = {}
         self._taken: RecoveryPoint | None = None
-        self._beginnings: Beginnings
         self._waiting: deque[tuple[int, Stored]] = deque()
         self._watchers: dict[Callable[[], None], None] = {}
 
@@ -149,7 +158,7 @@ class PartitionLog:
             CorruptLog: there is damage that leaves nothing to be read. Where the damage is only in
                 some batches, the log is opened for reading, and `failed` says why.
         """
-        log = cls(files, root, topic, partition, topic_id, config, clock)
+        log: PartitionLog = cls(files, root, topic, partition, topic_id, config, clock)
         metadata = f"{log.folder}/{checkpoints.PARTITION_METADATA}"
         found = checkpoints.decode_partition_metadata(files.read(metadata), metadata)
         if found is None:
@@ -302,12 +311,13 @@ class PartitionLog:
             raise self.failed
         if not self._epochs.is_ready:
             self._epochs.write()
-        base_offset = self.log_end_offset
-        last_offset = base_offset + header.last_offset_delta
-        size, now_ms = header.size, self._clock.now_ms()
+        base_offset: cython.longlong = self.log_end_offset
+        last_offset: cython.longlong = base_offset + header.last_offset_delta
+        size: cython.longlong = header.size
+        now_ms: cython.longlong = self._clock.now_ms()
         prefix = _PREFIX.pack(base_offset, size - 12, self._epochs.current)
         rest = memoryview(batch)[_PREFIX_BYTES:]
-        active = self._segments.active
+        active: Segment = self._segments.active
         try:
             if active.must_roll(size, last_offset, header.max_timestamp, now_ms):
                 active = self._roll()
@@ -323,25 +333,19 @@ class PartitionLog:
                 self._fail(error)
             raise
         except BaseException as error:
-            self._fail(self._interrupted(error))
+            self._fail(interrupted(f"{self.topic}-{self.partition}", error))
             raise
         if not self.config.durable:
             self._advance(self.log_end_offset, active, active.size)
         return base_offset
 
-    def _note_producer(self, batch: Buffer, header: BatchHeader, base_offset: int) -> None:
-        marker = read_marker(batch, header) if header.is_control else None
+    def _note_producer(
+        self, batch: Buffer, header: BatchHeader, base_offset: cython.longlong
+    ) -> None:
+        marker = read_marker(batch, header) if header.attributes & CONTROL else None
         completed = self.producers.update(header, base_offset, marker)
         if completed is not None and completed.is_aborted:
             self._active.aborted.append(aborted_transaction(completed, self.producers))
-
-    def _interrupted(self, error: BaseException) -> StorageError:
-        """Make the reason to go no further: file and offsets may not agree, as after Ctrl-C."""
-        return StorageError(
-            f"an append to {self.topic}-{self.partition} was interrupted: {error!r}",
-            "Records that were not confirmed may or may not be stored.",
-            ("Open the store again: it recovers from what is on the disk.",),
-        )
 
     def _roll(self) -> Segment:
         segment = Segment.create(self._files, self.folder, self.log_end_offset, self.config)
@@ -456,7 +460,9 @@ class PartitionLog:
             stored(self.failed)
         self._call_watchers()
 
-    def _advance(self, offset: int, segment: Segment, position: int) -> None:
+    def _advance(
+        self, offset: cython.longlong, segment: Segment, position: cython.longlong
+    ) -> None:
         """Move the high watermark, and call whoever waits for it.
 
         Readers see all of the segments before `segment`, and of that what is before `position`.

@@ -19,10 +19,16 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+import cython
+
 from ottla.errors import CorruptLog, DecodeError, codes
 from ottla.protocol.codec import decode, encode
 from ottla.protocol.messages.storage_records import ProducerSnapshot
+from ottla.records.batch import CONTROL, TRANSACTIONAL
 from ottla.wire.crc32c import crc32c
+
+if cython.compiled:
+    from cython.cimports.ottla.records.batch import BatchHeader
 
 if TYPE_CHECKING:
     from ottla.records.batch import BatchHeader
@@ -39,13 +45,16 @@ _VERSION_BYTES = 2
 _CRC_END = 6
 
 
-class BatchMemory(NamedTuple):
+class BatchMemory:
     """One remembered batch; offsets and sequences are inclusive."""
 
-    first_sequence: int
-    last_sequence: int
-    last_offset: int
-    timestamp: int
+    def __init__(
+        self, first_sequence: int, last_sequence: int, last_offset: int, timestamp: int
+    ) -> None:
+        self.first_sequence = first_sequence
+        self.last_sequence = last_sequence
+        self.last_offset = last_offset
+        self.timestamp = timestamp
 
 
 _NO_BATCH = BatchMemory(-1, -1, -1, -1)
@@ -71,15 +80,6 @@ class ProducerEntry:
         current_txn_first_offset: where its open transaction began, or -1.
         is_incomplete: whether the log may hold batches of this epoch before the first of `batches`.
     """
-
-    __slots__ = (
-        "batches",
-        "coordinator_epoch",
-        "current_txn_first_offset",
-        "epoch",
-        "is_incomplete",
-        "last_timestamp",
-    )
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -136,7 +136,8 @@ class ProducerState:
             `codes.NONE` where it may be appended, an error code where it may not, or the
             `Duplicate` that it is.
         """
-        entry = self._entries.get(header.producer_id)
+        entry: ProducerEntry | None = self._entries.get(header.producer_id)
+        batch: BatchMemory
         if entry is None:
             return codes.NONE
         if header.producer_epoch < entry.epoch:
@@ -146,8 +147,10 @@ class ProducerState:
                 return codes.NONE
             return codes.OUT_OF_ORDER_SEQUENCE_NUMBER
         batches = entry.batches
-        if batches and header.base_sequence == batches[-1].last_sequence + 1:
-            return codes.NONE  # five batches do not go round all sequences: it is none of them
+        if batches:
+            batch = batches[-1]
+            if header.base_sequence == batch.last_sequence + 1:
+                return codes.NONE  # five batches do not go round all sequences: it is none of them
         wanted = (header.base_sequence, header.last_sequence)
         for batch in batches:
             if (batch.first_sequence, batch.last_sequence) == wanted:
@@ -180,7 +183,7 @@ class ProducerState:
         entry.is_incomplete = False
 
     def update(
-        self, header: BatchHeader, base_offset: int, marker: Marker | None = None
+        self, header: BatchHeader, base_offset: cython.longlong, marker: Marker | None = None
     ) -> CompletedTransaction | None:
         """Remember a batch that was appended at `base_offset`.
 
@@ -192,9 +195,9 @@ class ProducerState:
         Returns:
             The transaction that it ended, if any.
         """
-        if header.producer_id < 0 or (header.is_control and marker is None):
+        if header.producer_id < 0 or (header.attributes & CONTROL and marker is None):
             return None
-        entry = self._entries.get(header.producer_id)
+        entry: ProducerEntry | None = self._entries.get(header.producer_id)
         if entry is None:
             entry = self._entries[header.producer_id] = ProducerEntry(header.producer_epoch)
         if entry.epoch != header.producer_epoch:
@@ -202,7 +205,7 @@ class ProducerState:
         entry.last_timestamp = header.max_timestamp
         if marker is not None:
             return self._end_transaction(header, entry, base_offset, marker)
-        if header.is_transactional and entry.current_txn_first_offset < 0:
+        if header.attributes & TRANSACTIONAL and entry.current_txn_first_offset < 0:
             entry.current_txn_first_offset = base_offset
         entry.batches.append(_memory_of(header, base_offset))
         return None
@@ -270,7 +273,7 @@ class ProducerState:
             raise CorruptLog(path, _VERSION_BYTES, error.what) from error
         if crc32c(content[_CRC_END:]) != snapshot.crc:
             raise CorruptLog(path, _VERSION_BYTES, "the checksum is wrong")
-        state = cls()
+        state: ProducerState = cls()
         for each in snapshot.producer_entries:
             entry = state._entries.setdefault(each.producer_id, ProducerEntry(each.epoch))
             entry.set_epoch(each.epoch)
@@ -302,10 +305,11 @@ def _snapshot_of(
     )
 
 
-def _memory_of(header: BatchHeader, base_offset: int) -> BatchMemory:
+def _memory_of(header: BatchHeader, base_offset: cython.longlong) -> BatchMemory:
+    first: cython.longlong = header.base_sequence
     return BatchMemory(
-        header.base_sequence,
-        header.last_sequence,
+        first,
+        first if first < 0 else (first + header.last_offset_delta) & SEQUENCE_MAX,
         base_offset + header.last_offset_delta,
         header.max_timestamp,
     )

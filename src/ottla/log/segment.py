@@ -10,21 +10,26 @@ import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import cython
+
 from ottla.errors import CorruptLog, CorruptRecords
 from ottla.log.indexes import AbortedTransaction, OffsetIndex, TimeIndex, decode_aborted
 from ottla.log.scan import Batch, Damage, scan
 from ottla.records.batch import (
     HEADER_BYTES,
-    BatchHeader,
     check_crc,
     iterate_records,
     read_header,
 )
 from ottla.records.positions import intact_size, position_of, whole_batches_size
 
+if cython.compiled:
+    from cython.cimports.ottla.records.batch import BatchHeader
+
 if TYPE_CHECKING:
     from ottla.log.config import LogConfig
     from ottla.log.files import File, Files
+    from ottla.records.batch import BatchHeader
     from ottla.wire import Buffer
 
 SUFFIXES = (".log", ".index", ".timeindex", ".txnindex")
@@ -56,6 +61,9 @@ class Segment:
         is_contiguous: whether no offset may be missing in it; compaction leaves such.
     """
 
+    if not cython.compiled:  # `create` and `open` open it
+        _log: File
+
     def __init__(
         self, files: Files, folder: str, base_offset: int, config: LogConfig, suffix: str = ""
     ) -> None:
@@ -68,7 +76,6 @@ class Segment:
         self._files = files
         self._stem = f"{folder}/{base_offset:020}"
         self._suffix = suffix
-        self._log: File
         self._index: OffsetIndex | None = None
         self._time_index: TimeIndex | None = None
         self._aborted: list[AbortedTransaction] | None = None
@@ -81,7 +88,7 @@ class Segment:
         cls, files: Files, folder: str, base_offset: int, config: LogConfig, suffix: str = ""
     ) -> Segment:
         """Create an empty segment; a suffix keeps its files apart from the log's."""
-        segment = cls(files, folder, base_offset, config, suffix)
+        segment: Segment = cls(files, folder, base_offset, config, suffix)
         segment._log = files.open(f"{segment._stem}.log{suffix}", create=True)
         segment.is_contiguous = not suffix
         segment._index = OffsetIndex(base_offset)
@@ -92,7 +99,7 @@ class Segment:
     @classmethod
     def open(cls, files: Files, folder: str, base_offset: int, config: LogConfig) -> Segment:
         """Open a segment as it was closed; its indexes are read when they are needed."""
-        segment = cls(files, folder, base_offset, config)
+        segment: Segment = cls(files, folder, base_offset, config)
         segment._log = files.open(f"{segment._stem}.log", create=False)
         segment.size = segment._log.size()
         segment._unchecked = (0, segment.size)
@@ -195,7 +202,9 @@ class Segment:
             self._first_timestamp = first.max_timestamp
         return self._first_timestamp
 
-    def append(self, buffers: Sequence[Buffer], header: BatchHeader, last_offset: int) -> None:
+    def append(
+        self, buffers: Sequence[Buffer], header: BatchHeader, last_offset: cython.longlong
+    ) -> None:
         """Append one batch.
 
         Args:
@@ -203,12 +212,18 @@ class Segment:
             header: its header; only its size and its timestamps count.
             last_offset: offset of its last record, inclusive.
         """
-        position = self.size
+        position: cython.longlong = self.size
         self._log.append(buffers)
         self.size = self._log.size()
         self._note(position, header.size, header.max_timestamp, last_offset)
 
-    def _note(self, position: int, size: int, max_timestamp: int, last_offset: int) -> None:
+    def _note(
+        self,
+        position: cython.longlong,
+        size: cython.longlong,
+        max_timestamp: cython.longlong,
+        last_offset: cython.longlong,
+    ) -> None:
         """Keep the indexes in step with a batch. Kafka: LogSegment.append."""
         if position == 0:
             self._first_timestamp = max_timestamp
@@ -220,7 +235,13 @@ class Segment:
             self._bytes_since_index_entry = 0
         self._bytes_since_index_entry += size
 
-    def must_roll(self, size: int, last_offset: int, max_timestamp: int, now_ms: int) -> bool:
+    def must_roll(
+        self,
+        size: cython.longlong,
+        last_offset: cython.longlong,
+        max_timestamp: cython.longlong,
+        now_ms: cython.longlong,
+    ) -> bool:
         """Tell whether a batch must go into a new segment. Kafka: LogSegment.shouldRoll."""
         if self.size == 0:
             return False

@@ -22,19 +22,18 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from ottla.broker.batches import Refused, prepare
-from ottla.broker.internal_topics import INTERNAL_TOPICS
+from ottla.broker.appending import answer_usual, append
+from ottla.broker.batches import Refused
 from ottla.broker.requests import CloseConnection, Pending
 from ottla.errors import StorageError, codes
-from ottla.log.producer_state import Duplicate
 from ottla.protocol.messages.api_00_produce import ProduceRequest, ProduceResponse
 
 if TYPE_CHECKING:
     from ottla.broker.engine import Engine
     from ottla.broker.requests import Context
-    from ottla.coordinator.cluster.state import Topic
     from ottla.log.partition_log import PartitionLog
 
+__all__ = ["answer_usual", "handle"]
 
 _FIRST_USABLE_VERSION = 3
 _FIRST_VERSION_WITH_IDS = 13
@@ -71,7 +70,11 @@ def handle(
                     raise refused
                 if topic is None:
                     raise _unknown(engine, data, asked.index)
-                written.append(_append(engine, topic, asked, version, partition))
+                appended = append(engine, topic, asked.index, asked.records, version)
+                partition.base_offset = appended.base_offset
+                partition.log_start_offset = appended.log.log_start_offset
+                partition.log_append_time_ms = appended.log_append_time_ms
+                written.append((appended.log, appended.end_offset, partition))
             except Refused as reason:
                 _tell(partition, reason)
             except StorageError as error:
@@ -105,50 +108,6 @@ def _unknown(engine: Engine, data: ProduceRequest.TopicProduceData, partition: i
     if data.name:
         return Refused(*engine.why_not(data.name, partition))
     return Refused(codes.UNKNOWN_TOPIC_ID, "There is no topic with this id.")
-
-
-def _append(
-    engine: Engine,
-    topic: Topic,
-    asked: ProduceRequest.PartitionProduceData,
-    version: int,
-    partition: _Partition,
-) -> _Written:
-    """Append one partition's batch, unless it was appended before.
-
-    Raises:
-        Refused: it cannot be appended.
-        StorageError: it could not be written.
-    """
-    if topic.name in INTERNAL_TOPICS:
-        raise Refused(
-            codes.INVALID_TOPIC_EXCEPTION, f"{topic.name} is written to by the broker alone"
-        )
-    log = engine.log_of(topic.name, asked.index)
-    if log is None:
-        raise Refused(*engine.why_not(topic.name, asked.index))
-    config = engine.configs.topic_config(topic)
-    batch, header, log_append_time_ms = prepare(
-        asked.records, config, version, engine.clock.now_ms()
-    )
-    if header.producer_id >= 0:
-        verdict = log.check_producer(header)
-        if isinstance(verdict, Duplicate):
-            partition.base_offset = verdict.base_offset
-            partition.log_start_offset = log.log_start_offset
-            if header.is_log_append_time:
-                partition.log_append_time_ms = verdict.timestamp
-            return log, verdict.last_offset + 1, partition
-        if verdict != codes.NONE:
-            raise Refused(
-                verdict,
-                f"producer {header.producer_id}, epoch {header.producer_epoch}: sequence "
-                f"{header.base_sequence} is not what comes next in {topic.name}-{asked.index}",
-            )
-    partition.base_offset = engine.append(log, batch, header)
-    partition.log_start_offset = log.log_start_offset
-    partition.log_append_time_ms = log_append_time_ms
-    return log, log.log_end_offset, partition
 
 
 def _tell(partition: _Partition, refused: Refused) -> None:

@@ -1,0 +1,215 @@
+# cython: initializedcheck=False
+"""What a Produce request does to one partition; the usual request is answered without an object.
+
+The usual one has one batch, for one partition of a topic that is named, and waits for no sync.
+`answer_usual` goes over its bytes once and writes the bytes of the answer. It decides nothing that
+the handler would decide otherwise: where anything is not as usual, before or while the batch is
+judged, nothing has been done, and the handler does it all.
+
+Kafka: ReplicaManager.appendToLocalLog.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cython
+
+from ottla.broker.internal_topics import INTERNAL_TOPICS
+from ottla.errors import DecodeError, StorageError, codes
+from ottla.log.producer_state import Duplicate
+
+if cython.compiled:
+    from cython.cimports.ottla.broker.batches import Prepared, prepare
+    from cython.cimports.ottla.log.partition_log import PartitionLog
+    from cython.cimports.ottla.records.batch import BatchHeader
+    from cython.cimports.ottla.wire.cursor import Reader, Writer
+else:
+    from ottla.broker.batches import prepare
+from ottla.broker.batches import Refused
+
+if TYPE_CHECKING:
+    from ottla.broker.batches import Prepared
+    from ottla.broker.engine import Engine
+    from ottla.coordinator.cluster.state import Topic
+    from ottla.log.partition_log import PartitionLog
+    from ottla.records.batch import BatchHeader
+    from ottla.wire import Buffer
+    from ottla.wire.cursor import Reader, Writer
+
+USUAL_VERSIONS = (3, 12)
+"""The versions of Produce that `answer_usual` knows, first and last."""
+
+_FLEXIBLE_VERSION = 9
+_RECORD_ERRORS_VERSION = 8
+_LOG_START_VERSION = 5
+_NO_TIMESTAMP = -1
+
+
+class Appended:
+    """A batch that is in a log, since now or since before.
+
+    Attributes:
+        log: the log.
+        base_offset: its first offset.
+        end_offset: the offset behind its last one.
+        log_append_time_ms: how the broker stamped it, or -1.
+    """
+
+    def __init__(
+        self, log: PartitionLog, base_offset: int, end_offset: int, log_append_time_ms: int
+    ) -> None:
+        self.log = log
+        self.base_offset = base_offset
+        self.end_offset = end_offset
+        self.log_append_time_ms = log_append_time_ms
+
+
+def append(
+    engine: Engine,
+    topic: Topic,
+    partition: cython.int,
+    records: Buffer | None,
+    version: cython.int,
+) -> Appended:
+    """Append a partition's batch, unless it was appended before.
+
+    Args:
+        engine: the broker.
+        topic: the topic.
+        partition: the partition.
+        records: what was sent for it.
+        version: of the Produce request.
+
+    Raises:
+        Refused: it cannot be appended.
+        StorageError: it could not be written.
+    """
+    name = topic.name
+    if name in INTERNAL_TOPICS:
+        message = f"{name} is written to by the broker alone"
+        raise Refused(codes.INVALID_TOPIC_EXCEPTION, message)
+    log: PartitionLog | None = engine.log_of(name, partition)
+    if log is None:
+        raise Refused(*engine.why_not(name, partition))
+    config = engine.configs.topic_config(topic)
+    prepared: Prepared = prepare(records, config, version, engine.clock.now_ms())
+    header: BatchHeader = prepared.header
+    if header.producer_id >= 0:
+        verdict = log.check_producer(header)
+        if isinstance(verdict, Duplicate):
+            stamped = verdict.timestamp if header.is_log_append_time else _NO_TIMESTAMP
+            return Appended(log, verdict.base_offset, verdict.last_offset + 1, stamped)
+        if verdict != codes.NONE:
+            raise Refused(
+                verdict,
+                f"producer {header.producer_id}, epoch {header.producer_epoch}: sequence "
+                f"{header.base_sequence} is not what comes next in {name}-{partition}",
+            )
+    base_offset = engine.append(log, prepared.batch, header)
+    return Appended(log, base_offset, log.log_end_offset, prepared.log_append_time_ms)
+
+
+def answer_usual(engine: Engine, reader: Reader, version: int, writer: Writer) -> bool:
+    """Answer a Produce request where it is a usual one; called with `engine.lock` held.
+
+    Args:
+        engine: the broker.
+        reader: stands behind the request's header.
+        version: of the request.
+        writer: takes the response.
+
+    Returns:
+        Whether it was answered. Where it was not, nothing was done.
+    """
+    if not USUAL_VERSIONS[0] <= version <= USUAL_VERSIONS[1]:
+        return False
+    flexible: cython.bint = version >= _FLEXIBLE_VERSION
+    try:
+        if not _has_one_partition(reader, flexible):
+            return False
+        name = reader.text(_size(reader, flexible, 2))
+        if _size(reader, flexible, 4) != 1:
+            return False
+        partition: cython.int = reader.int32()
+        size: cython.longlong = _size(reader, flexible, 4)
+        if size <= 0:
+            return False
+        records = reader.view(size)
+        if flexible and reader.uvarint() | reader.uvarint() | reader.uvarint():
+            return False
+    except DecodeError:
+        return False
+    topic = engine.cluster.topics.get(name)
+    if topic is None:
+        return False
+    log: PartitionLog | None = engine.log_of(name, partition)
+    if log is None or log.config.durable or log.high_watermark != log.log_end_offset:
+        return False
+    try:
+        appended: Appended = append(engine, topic, partition, records, version)
+    except (Refused, StorageError):
+        return False
+    _write(appended, name, partition, version, writer)
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=True)
+def _has_one_partition(reader: Reader, flexible: cython.bint) -> cython.bint:
+    """Read up to the first topic, and tell whether a single one follows that waits for its sync."""
+    if flexible:
+        if reader.uvarint() != 0:
+            return False
+    elif reader.int16() != -1:
+        return False
+    acks: cython.int = reader.int16()
+    reader.int32()
+    return acks in (-1, 1) and _size(reader, flexible, 4) == 1
+
+
+@cython.cfunc
+@cython.exceptval(check=True)
+def _size(reader: Reader, flexible: cython.bint, width: cython.int) -> cython.longlong:
+    """Read a length or a count."""
+    if flexible:
+        return reader.uvarint() - 1
+    return reader.int16() if width == 2 else reader.int32()
+
+
+@cython.cfunc
+def _write(
+    appended: Appended, name: str, partition: cython.int, version: cython.int, writer: Writer
+) -> object:
+    """Write a ProduceResponse about one partition."""
+    flexible: cython.bint = version >= _FLEXIBLE_VERSION
+    encoded: bytes = name.encode()
+    if flexible:
+        writer.uvarint(2)
+        writer.uvarint(len(encoded) + 1)
+    else:
+        writer.int32(1)
+        writer.int16(len(encoded))
+    writer.raw(encoded)
+    if flexible:
+        writer.uvarint(2)
+    else:
+        writer.int32(1)
+    writer.int32(partition)
+    writer.int16(codes.NONE)
+    writer.int64(appended.base_offset)
+    writer.int64(appended.log_append_time_ms)
+    if version >= _LOG_START_VERSION:
+        writer.int64(appended.log.log_start_offset)
+    if flexible:  # no record errors, no message, and no tagged fields
+        writer.uvarint(1)
+        writer.uvarint(0)
+        writer.uvarint(0)
+        writer.uvarint(0)
+    elif version >= _RECORD_ERRORS_VERSION:
+        writer.int32(0)
+        writer.int16(-1)
+    writer.int32(0)
+    if flexible:
+        writer.uvarint(0)
+    return None
