@@ -28,6 +28,7 @@ from ottla.errors import (
     WokenUp,
 )
 from tests.client.grouped import (
+    HEARTBEAT_MS,
     PATIENCE_S,
     QUICK,
     T0,
@@ -45,18 +46,29 @@ from tests.client.grouped import (
 
 @pytest.fixture(params=["in memory", "over TCP"])
 def address(request: pytest.FixtureRequest) -> Iterator[Any]:
-    settings = {"group.min.session.timeout.ms": "100"}
+    settings = {"group.consumer.heartbeat.interval.ms": str(HEARTBEAT_MS)}
     with Broker(settings=settings) as broker:
         yield broker if request.param == "in memory" else broker.listen()
+
+
+@pytest.fixture(params=["classic", "consumer"])
+def member(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The settings of a member of either protocol that learns of a rebalance soon."""
+    settings: dict[str, Any] = {"group_protocol": request.param}
+    if request.param == "classic":
+        settings["heartbeat_interval_ms"] = HEARTBEAT_MS
+    return settings
 
 
 # -- commits
 
 
-def test_a_poll_commits_what_was_given_before_it_and_no_more(address: Any) -> None:
+def test_a_poll_commits_what_was_given_before_it_and_no_more(
+    address: Any, member: dict[str, Any]
+) -> None:
     fill(address, 10, partitions=1)
     where = TopicPartition("t", 0)
-    with Consumer(address, "t", group="g", auto_commit_interval_ms=1) as consumer:
+    with Consumer(address, "t", group="g", **member, auto_commit_interval_ms=1) as consumer:
         assert numbers(consumer.poll(PATIENCE_S, 3)) == [0, 1, 2]
         assert poll_committed(consumer)[where] == 0
         assert numbers(consumer.poll(PATIENCE_S, 3)) == [3, 4, 5]
@@ -79,10 +91,12 @@ def poll_committed(consumer: Consumer) -> dict[TopicPartition, int | None]:
     return consumer.committed()
 
 
-def test_an_iterator_commits_what_was_given_before_the_record_at_hand(address: Any) -> None:
+def test_an_iterator_commits_what_was_given_before_the_record_at_hand(
+    address: Any, member: dict[str, Any]
+) -> None:
     fill(address, 10, partitions=1)
     where = TopicPartition("t", 0)
-    with pytest.raises(ZeroDivisionError), Consumer(address, "t", group="g") as consumer:
+    with pytest.raises(ZeroDivisionError), Consumer(address, "t", group="g", **member) as consumer:
         for record in consumer:
             if record.offset == 4:
                 assert poll_committed(consumer)[where] == 4
@@ -92,7 +106,7 @@ def test_an_iterator_commits_what_was_given_before_the_record_at_hand(address: A
             if record.offset == 6:
                 raise ZeroDivisionError
     assert committed_by(address)[T0] == 6, "the record at hand was not finished"
-    with Consumer(address, "t", group="g") as consumer:
+    with Consumer(address, "t", group="g", **member) as consumer:
         for record in consumer:
             if record.offset == 8:
                 break
@@ -101,9 +115,9 @@ def test_an_iterator_commits_what_was_given_before_the_record_at_hand(address: A
     assert committed_by(address)[T0] == 9
 
 
-def test_records_offsets_and_notes_can_be_committed(address: Any) -> None:
+def test_records_offsets_and_notes_can_be_committed(address: Any, member: dict[str, Any]) -> None:
     fill(address, 10)
-    with Consumer(address, "t", group="g", enable_auto_commit=False) as consumer:
+    with Consumer(address, "t", group="g", **member, enable_auto_commit=False) as consumer:
         records = consumer.poll(PATIENCE_S)
         while len(records) < 10:
             records += consumer.poll(PATIENCE_S)
@@ -123,10 +137,11 @@ def test_records_offsets_and_notes_can_be_committed(address: Any) -> None:
 
 def test_commits_that_are_not_waited_for_are_stored_in_order_and_told_in_a_poll(
     address: Any,
+    member: dict[str, Any],
 ) -> None:
     fill(address, 2)
     told: list[tuple[dict[TopicPartition, int], object]] = []
-    with Consumer(address, "t", group="g", enable_auto_commit=False) as consumer:
+    with Consumer(address, "t", group="g", **member, enable_auto_commit=False) as consumer:
         read(consumer, 2)
         for offset in range(5):
             consumer.commit_async({T0: offset}, lambda *outcome: told.append(outcome))
@@ -139,6 +154,7 @@ def test_commits_that_are_not_waited_for_are_stored_in_order_and_told_in_a_poll(
 
 def test_what_is_revoked_can_be_committed_by_its_listener_and_not_afterwards(
     address: Any,
+    member: dict[str, Any],
 ) -> None:
     fill(address, 20)
     revoked: list[TopicPartition] = []
@@ -147,10 +163,10 @@ def test_what_is_revoked_can_be_committed_by_its_listener_and_not_afterwards(
         consumer.commit(dict.fromkeys(partitions, 7))
         revoked.extend(partitions)
 
-    with Consumer(address, group="g", enable_auto_commit=False, **QUICK) as a:
+    with Consumer(address, group="g", **member, enable_auto_commit=False) as a:
         a.subscribe("t", on_revoked=on_revoked)
         read(a, 20)
-        with Consumer(address, "t", group="g", enable_auto_commit=False, **QUICK) as b:
+        with Consumer(address, "t", group="g", **member, enable_auto_commit=False) as b:
             found = share(a, b)
             assert len(revoked) == 1
             found += read(b, 3 - len(found))
@@ -172,14 +188,18 @@ def test_without_a_group_there_is_nothing_to_commit_to(address: Any) -> None:
 
 def test_partitions_assigned_by_hand_use_the_group_s_offsets_while_it_has_no_members(
     address: Any,
+    member: dict[str, Any],
 ) -> None:
     fill(address, 10)
-    with Consumer(address, group="g") as consumer:
+    with Consumer(address, group="g", **member) as consumer:
         consumer.assign([T1])
         assert read(consumer, 5) == [1, 3, 5, 7, 9]
     assert committed_by(address) == {T0: None, T1: 5}
-    with Consumer(address, "t", group="g") as member, Consumer(address, group="g") as other:
-        assert read(member, 5) == [0, 2, 4, 6, 8]
+    with (
+        Consumer(address, "t", group="g", **member) as subscribed,
+        Consumer(address, group="g", **member) as other,
+    ):
+        assert read(subscribed, 5) == [0, 2, 4, 6, 8]
         other.assign([T0])
         with pytest.raises(CommitFailed, match="the group has members"):
             other.commit({T0: 1})
@@ -188,9 +208,11 @@ def test_partitions_assigned_by_hand_use_the_group_s_offsets_while_it_has_no_mem
 # -- pause, wake up, close
 
 
-def test_a_paused_partition_stays_assigned_and_gives_nothing(address: Any) -> None:
+def test_a_paused_partition_stays_assigned_and_gives_nothing(
+    address: Any, member: dict[str, Any]
+) -> None:
     fill(address, 6)
-    with Consumer(address, "t", group="g") as consumer:
+    with Consumer(address, "t", group="g", **member) as consumer:
         assert len(consumer.poll(PATIENCE_S, 1)) == 1
         consumer.seek("t", 0, 0)
         consumer.seek("t", 1, 0)
@@ -204,9 +226,11 @@ def test_a_paused_partition_stays_assigned_and_gives_nothing(address: Any) -> No
             consumer.pause(("t", 9))
 
 
-def test_pausing_inside_of_an_iterator_holds_back_what_lies_here(address: Any) -> None:
+def test_pausing_inside_of_an_iterator_holds_back_what_lies_here(
+    address: Any, member: dict[str, Any]
+) -> None:
     fill(address, 6)
-    with Consumer(address, "t", group="g", stop_at_end=True) as consumer:
+    with Consumer(address, "t", group="g", **member, stop_at_end=True) as consumer:
         found = []
         for record in consumer:
             found.append((record.partition, record.offset))
@@ -220,9 +244,10 @@ def test_pausing_inside_of_an_iterator_holds_back_what_lies_here(address: Any) -
 
 def test_wakeup_ends_a_poll_and_an_iterator_with_an_error_and_nothing_is_passed_over(
     address: Any,
+    member: dict[str, Any],
 ) -> None:
     fill(address, 4)
-    with Consumer(address, "t", group="g") as consumer:
+    with Consumer(address, "t", group="g", **member) as consumer:
         consumer.wakeup()
         with pytest.raises(WokenUp):
             consumer.poll(PATIENCE_S)
@@ -237,9 +262,11 @@ def test_wakeup_ends_a_poll_and_an_iterator_with_an_error_and_nothing_is_passed_
         assert found + read(consumer, 1) == [0, 1, 2, 3, 4]
 
 
-def test_close_in_another_thread_ends_an_iterator_and_leaves_the_group(address: Any) -> None:
+def test_close_in_another_thread_ends_an_iterator_and_leaves_the_group(
+    address: Any, member: dict[str, Any]
+) -> None:
     fill(address, 3)
-    consumer = Consumer(address, "t", group="g", session_timeout_ms=60_000)
+    consumer = Consumer(address, "t", group="g", **member)
     enough = threading.Event()
     found: list[int] = []
 
@@ -258,18 +285,20 @@ def test_close_in_another_thread_ends_an_iterator_and_leaves_the_group(address: 
     with pytest.raises(Closed):
         consumer.poll(0)
     consumer.close()
-    with Consumer(address, "t", group="g", **QUICK) as other:
+    with Consumer(address, "t", group="g", **member) as other:
         share(other)
     assert sorted(found) == [0, 1, 2]
 
 
-def test_a_consumer_that_nobody_holds_leaves_its_group(address: Any) -> None:
+def test_a_consumer_that_nobody_holds_leaves_its_group(
+    address: Any, member: dict[str, Any]
+) -> None:
     create(address)
-    consumer = Consumer(address, "t", group="g", session_timeout_ms=600_000)
+    consumer = Consumer(address, "t", group="g", **member)
     share(consumer)
     del consumer
     gc.collect()
-    with Consumer(address, "t", group="g", **QUICK) as other:
+    with Consumer(address, "t", group="g", **member) as other:
         share(other)
 
 
@@ -352,9 +381,11 @@ def poisoned(address: object) -> None:
             producer.send("t", value, "key")
 
 
-def test_a_record_that_cannot_be_read_is_raised_once_and_passed(address: Any) -> None:
+def test_a_record_that_cannot_be_read_is_raised_once_and_passed(
+    address: Any, member: dict[str, Any]
+) -> None:
     poisoned(address)
-    with Consumer(address, "t", group="g", value_deserializer=integer) as consumer:
+    with Consumer(address, "t", group="g", **member, value_deserializer=integer) as consumer:
         found: list[int] = []
         failed: list[DeserializationFailed] = []
         while len(found) < 4:
@@ -368,7 +399,7 @@ def test_a_record_that_cannot_be_read_is_raised_once_and_passed(address: Any) ->
         assert failed[0].record.value == b"poison"
         assert "t/0: the value of the record at offset 2 cannot be deserialized" in str(failed[0])
     assert committed_by(address)[T0] == 6
-    with Consumer(address, "t", group="h", value_deserializer=integer) as consumer:
+    with Consumer(address, "t", group="h", **member, value_deserializer=integer) as consumer:
         found = []
         while len(found) < 4:
             assert len(failed) <= 4, "the position does not move"
@@ -384,21 +415,29 @@ def test_a_record_that_cannot_be_read_is_raised_once_and_passed(address: Any) ->
 
 
 def test_records_that_cannot_be_read_can_be_left_out(
-    address: Any, caplog: pytest.LogCaptureFixture
+    address: Any, member: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     poisoned(address)
     settings: dict[str, Any] = {"value_deserializer": integer, "on_poison": "skip"}
-    with Consumer(address, "t", group="g", stop_at_end=True, **settings) as consumer:
+    with Consumer(address, "t", group="g", **member, stop_at_end=True, **settings) as consumer:
         assert [record.value for record in consumer] == [0, 1, 3, 5]
     assert caplog.text.count("cannot be deserialized") == 2
 
 
-def test_records_that_cannot_be_read_can_be_stored_elsewhere_as_they_are(address: Any) -> None:
+def test_records_that_cannot_be_read_can_be_stored_elsewhere_as_they_are(
+    address: Any, member: dict[str, Any]
+) -> None:
     poisoned(address)
     with Producer(address) as producer:
         settings: dict[str, Any] = {"on_poison": dead_letters(producer, "dead")}
         with Consumer(
-            address, "t", group="g", stop_at_end=True, value_deserializer=integer, **settings
+            address,
+            "t",
+            group="g",
+            **member,
+            stop_at_end=True,
+            value_deserializer=integer,
+            **settings,
         ) as consumer:
             assert [record.value for record in consumer] == [0, 1, 3, 5]
     with Consumer(address, "dead", stop_at_end=True) as consumer:
