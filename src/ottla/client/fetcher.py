@@ -1,8 +1,9 @@
 """Brings the batches of the assigned partitions, and gives out their records lazily.
 
 One fetch at a time is under way to each broker; it asks for the partitions of which no more than
-one answer lies here unread, so that the next answer is on its way while this one is read. An answer
-is kept as it came: its batches are checked and opened one by one when their turn comes.
+one answer lies here unread, so that the next answer is on its way while this one is read. It names
+those of which something has changed, where the broker has a session for us (`fetch_session`). An
+answer is kept as it came: its batches are checked and opened one by one when their turn comes.
 
 Kafka: Fetcher, CompletedFetch.
 """
@@ -13,6 +14,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
+from ottla.client.fetch_session import FetchSession, Wanted
 from ottla.client.lives import Fetches
 from ottla.client.lookup import EARLIEST, LATEST, Lookup, TopicPartition, problem_of_topic
 from ottla.client.network import Call
@@ -30,12 +32,13 @@ from ottla.records.batch import (
 from ottla.records.positions import whole_batches_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ottla.client.cluster import Cluster
     from ottla.client.config import ConsumerConfig
     from ottla.client.node import Node
     from ottla.clock import Clock
+    from ottla.errors import BrokerError
     from ottla.records.columns_builder import ColumnsBuilder
 
 _LOG = logging.getLogger("ottla.client")
@@ -273,6 +276,7 @@ class Fetcher:
         self._resets: Lookup | None = None
         self._resetting: dict[TopicPartition, int] = {}
         self._fetching: set[Node] = set()
+        self._sessions: dict[Node, FetchSession] = {}
         self._not_before_ms: dict[TopicPartition, float] = {}
         self._turn: deque[PartitionState] = deque()
         self._gone: dict[TopicPartition, int] = {}
@@ -448,7 +452,7 @@ class Fetcher:
     def _fetch(self, node: Node, states: list[PartitionState]) -> None:
         config = self._config
         version_max = 0x7FFF
-        topics: dict[str, FetchRequest.FetchTopic] = {}
+        wanted = {}
         asked = {}
         # Where something is unread, a fetch that waits would be in the way of the next one.
         waits = not self.has_records
@@ -457,16 +461,8 @@ class Fetcher:
             info = self._cluster.topics[topic]
             if info.topic_id == ZERO_UUID:
                 version_max = _TOPIC_ID_VERSION - 1
-            wanted = topics.setdefault(
-                topic, FetchRequest.FetchTopic(topic=topic, topic_id=info.topic_id)
-            )
-            wanted.partitions.append(
-                FetchRequest.FetchPartition(
-                    partition=partition,
-                    current_leader_epoch=info.leader_epochs[partition],
-                    fetch_offset=state.fetch_offset,
-                    partition_max_bytes=config.max_partition_fetch_bytes,
-                )
+            wanted[state.where] = Wanted(
+                info.topic_id, info.leader_epochs[partition], state.fetch_offset
             )
             state.node = node
             asked[state.where] = (state, state.generation)
@@ -475,8 +471,11 @@ class Fetcher:
             min_bytes=config.fetch_min_bytes,
             max_bytes=config.fetch_max_bytes,
             isolation_level=self.isolation_level,
-            topics=list(topics.values()),
         )
+        session = self._sessions.get(node)
+        if session is None:
+            session = self._sessions[node] = FetchSession(config.max_partition_fetch_bytes)
+        session.ask(wanted, request)
         self._fetching.add(node)
         node.send(
             Call(
@@ -499,11 +498,18 @@ class Fetcher:
         waited: bool,
     ) -> None:
         self._fetching.discard(node)
+        session = self._sessions[node]
         if response is None:
+            session.lost()
             self._cluster.refresh()
             if error is not None and not isinstance(error, ConnectionError):
                 self.error = error
             return
+        if response.error_code != codes.NONE:
+            if not session.refused(response.error_code):
+                self._later(broker_error(response.error_code, f"{node.peer} gives nothing"), asked)
+            return
+        session.answered(response)
         if not waited and not any(
             part.records for topic in response.responses for part in topic.partitions
         ):
@@ -514,6 +520,8 @@ class Fetcher:
             name = topic.topic or names.get(topic.topic_id, "")
             for part in topic.partitions:
                 where = TopicPartition(name, part.partition_index)
+                if part.records or part.error_code != codes.NONE:
+                    session.tells(where)
                 state, generation = asked.get(where, (None, 0))
                 if state is None or state.generation != generation:
                     continue
@@ -556,10 +564,13 @@ class Fetcher:
                 ),
             )
             return
-        error = broker_error(code, f"{topic}/{partition} cannot be read")
+        self._later(broker_error(code, f"{topic}/{partition} cannot be read"), [state.where])
+
+    def _later(self, error: BrokerError, partitions: Iterable[TopicPartition]) -> None:
+        """Try again after a while, or tell the user where that is of no use."""
         if error.retriable:
             self._cluster.refresh()
-            backoff = self._config.retry_backoff_ms
-            self._not_before_ms[state.where] = self._clock.monotonic_ms() + backoff
+            not_before = self._clock.monotonic_ms() + self._config.retry_backoff_ms
+            self._not_before_ms.update(dict.fromkeys(partitions, not_before))
         else:
             self.error = error
