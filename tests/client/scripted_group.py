@@ -34,6 +34,7 @@ from ottla.protocol.messages.api_11_join_group import JoinGroupRequest, JoinGrou
 from ottla.protocol.messages.api_12_heartbeat import HeartbeatRequest, HeartbeatResponse
 from ottla.protocol.messages.api_13_leave_group import LeaveGroupRequest, LeaveGroupResponse
 from ottla.protocol.messages.api_14_sync_group import SyncGroupRequest, SyncGroupResponse
+from ottla.protocol.messages.api_15_describe_groups import DescribeGroupsResponse
 from ottla.protocol.messages.api_18_api_versions import ApiVersionsRequest, ApiVersionsResponse
 from tests.client.scripted import TOPIC_ID, ScriptedChannel, ScriptedNetwork
 
@@ -48,6 +49,7 @@ VERSIONS = {
     12: (0, 4),
     13: (0, 5),
     14: (0, 5),
+    15: (0, 6),
     18: (0, 4),
 }
 ME = "me"
@@ -215,6 +217,19 @@ class GroupScript:
         assignment = encode_assignment(parts(*numbers, topic=topic))
         self.answer(SyncGroupResponse(error_code=error, assignment=assignment))
         return assigned
+
+    def describe(self, assigned: dict[str, tuple[int, ...]], state: str = "Stable") -> None:
+        """Answer the question that waits about who has what."""
+        members = [
+            DescribeGroupsResponse.DescribedGroupMember(
+                member_id=name, member_assignment=encode_assignment(parts(*numbers))
+            )
+            for name, numbers in assigned.items()
+        ]
+        group = DescribeGroupsResponse.DescribedGroup(
+            group_id="g", group_state=state, members=members
+        )
+        self.answer(DescribeGroupsResponse(groups=[group]))
 
     def heartbeat(self, error: int = 0) -> None:
         """Let it be time for a heartbeat, and answer it."""

@@ -16,7 +16,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ottla.broker.handlers.api_15_describe_groups import _describe
 from ottla.clock import ManualClock
+from ottla.coordinator.group.classic import ClassicGroup
 from ottla.coordinator.group.coordinator import Commit, Committer
 from ottla.coordinator.group.membership import Asker
 from ottla.coordinator.group.offsets import CommittedOffset
@@ -34,6 +36,10 @@ from ottla.protocol.messages.api_11_join_group import JoinGroupRequest
 from ottla.protocol.messages.api_12_heartbeat import HeartbeatRequest
 from ottla.protocol.messages.api_13_leave_group import LeaveGroupRequest
 from ottla.protocol.messages.api_14_sync_group import SyncGroupRequest
+from ottla.protocol.messages.api_15_describe_groups import (
+    DescribeGroupsRequest,
+    DescribeGroupsResponse,
+)
 from ottla.protocol.messages.api_18_api_versions import ApiVersionsRequest, ApiVersionsResponse
 from ottla.protocol.messages.api_68_consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
 from tests.client.scripted_group import VERSIONS
@@ -156,6 +162,10 @@ class Broker:
             answer(self._commit(request, call.version))
         elif isinstance(request, OffsetFetchRequest):
             answer(self._fetch_offsets(request))
+        elif isinstance(request, DescribeGroupsRequest):
+            group = coordinator.groups.get("g")
+            described = [_describe(group)] if isinstance(group, ClassicGroup) else []
+            answer(DescribeGroupsResponse(groups=described))
         elif isinstance(request, ListOffsetsRequest):
             answer(self._list_offsets(request))
         elif isinstance(request, MetadataRequest):

@@ -16,6 +16,7 @@ from ottla.protocol.messages.api_11_join_group import JoinGroupRequest
 from ottla.protocol.messages.api_12_heartbeat import HeartbeatRequest
 from ottla.protocol.messages.api_13_leave_group import LeaveGroupRequest
 from ottla.protocol.messages.api_14_sync_group import SyncGroupRequest
+from ottla.protocol.messages.api_15_describe_groups import DescribeGroupsResponse
 from tests.client.scripted_group import ME, OTHER, GroupScript, parts
 
 RETRY_MS = 100
@@ -299,9 +300,50 @@ def test_a_leader_that_is_told_not_to_assign_still_looks_after_the_topics() -> N
     script.join(7, skip=True)
     assert script.sync(0, 1) == {}
     script.poll()
+    script.describe({ME: (0, 1, 2, 3)})
     script.partitions = 5
     script.run(1000)
     script.next(JoinGroupRequest)
+
+
+@pytest.mark.parametrize(
+    ("assigned", "state", "joins"),
+    [
+        ({ME: (0, 1), OTHER: (2, 3)}, "Stable", False),
+        ({ME: (0, 1), OTHER: (2,)}, "Stable", True),  # it has grown
+        ({ME: (), OTHER: ()}, "PreparingRebalance", False),
+        ({}, "Dead", False),
+    ],
+)
+def test_a_leader_that_is_told_not_to_assign_joins_again_where_something_is_nobody_s(
+    assigned: dict[str, tuple[int, ...]], state: str, joins: bool
+) -> None:
+    script = GroupScript(group_instance_id="one")
+    script.poll()
+    script.join(7, skip=True, others={OTHER: Subscription(frozenset(["t"]))})
+    script.sync(0, 1)
+    script.lose()
+    script.run(RETRY_MS)
+    script.describe(assigned, state)
+    script.poll()
+    assert [type(call.request) for _, call in script.waiting] == [JoinGroupRequest] * joins
+
+
+def test_a_leader_that_cannot_read_what_a_member_has_leaves_it_at_that() -> None:
+    script = GroupScript(group_instance_id="one")
+    script.poll()
+    script.join(7, skip=True)
+    script.sync(0, 1)
+    member = DescribeGroupsResponse.DescribedGroupMember(member_assignment=b"\xff\xff")
+    group = DescribeGroupsResponse.DescribedGroup(group_state="Stable", members=[member])
+    script.answer(DescribeGroupsResponse(groups=[group]))
+    assert script.waiting == []
+
+
+def test_a_leader_that_has_assigned_does_not_ask_what_the_others_have() -> None:
+    script = GroupScript(group_instance_id="one")
+    script.become_member(0, 1, 2, 3)
+    assert script.waiting == []
 
 
 def test_other_topics_while_a_join_is_under_way_are_joined_for_afterwards() -> None:

@@ -12,7 +12,7 @@ from ottla.cli.main import main
 from ottla.client.lookup import TopicPartition
 from tests.compat.crowd import Crowd, Writer, committed
 from tests.compat.member import HEARTBEAT_MS, SESSION_MS
-from tests.kafka.real_kafka import KafkaJars, RealKafka
+from tests.kafka.real_kafka import KafkaJars, RealKafka, eventually
 
 PARTITIONS = 4
 _CONSUMER: dict[str, Any] = {"group_protocol": "consumer"}
@@ -96,6 +96,26 @@ def test_a_static_member_comes_back_to_its_own_and_the_others_do_not_notice(
             while len(found) < PARTITIONS:
                 found |= {record.partition for record in other.poll(0.1) + again.poll(0.1)}
         assert changes == []
+
+
+@pytest.mark.kafka
+def test_a_static_leader_that_comes_back_to_a_topic_that_has_grown_assigns_what_is_new(
+    kafka: RealKafka,
+) -> None:
+    create(kafka.address, "grown")
+    static: dict[str, Any] = {
+        "group": "grown",
+        "group_instance_id": "one",
+        "group_protocol": "classic",
+    }
+    with Consumer(kafka.address, "grown", **static) as first:
+        while len(first.assignment()) < PARTITIONS:
+            first.poll(0.1)
+    with Admin(kafka.address) as admin:
+        admin.create_partitions("grown", PARTITIONS + 1)
+        eventually(lambda: len(admin.describe_topic("grown").partitions) == PARTITIONS + 1)
+    with Consumer(kafka.address, "grown", **static) as again:
+        eventually(lambda: bool(again.poll(0.1) or len(again.assignment()) == PARTITIONS + 1))
 
 
 @pytest.mark.kafka

@@ -7,11 +7,16 @@
     SYNCING    SyncGroup: the answer comes when the leader has assigned
     STABLE     it knows what it reads, and sends heartbeats
 
+A static leader that takes its former place is told not to assign anything (KIP-814), and does not
+learn what its members have. While it was away, or since it assigned, topics may have grown, and
+what was to change hands may be nobody's: so it asks the coordinator (DescribeGroups), once, and
+joins again where something is left over. Java's consumer does not ask.
+
 With a cooperative assignor a member keeps what it has while it joins again. Whether it may is the
 group's to say: an answer to a join that names an eager protocol means that others may read the same
 from now on, and everything is lost.
 
-Kafka: AbstractCoordinator, ConsumerCoordinator, KIP-62, KIP-394, KIP-429.
+Kafka: AbstractCoordinator, ConsumerCoordinator, KIP-62, KIP-394, KIP-429, KIP-814.
 """
 
 from __future__ import annotations
@@ -30,22 +35,27 @@ from ottla.client.assignors import (
     encode_assignment,
     encode_subscription,
 )
+from ottla.client.lookup import TopicPartition
 from ottla.client.membership import LATER, MOVED, NO_MEMBER, Change, Identity, Kind
 from ottla.errors import ClientError, DecodeError, FencedMember, KafkaError, broker_error, codes
 from ottla.protocol.messages.api_11_join_group import JoinGroupRequest, JoinGroupResponse
 from ottla.protocol.messages.api_12_heartbeat import HeartbeatRequest, HeartbeatResponse
 from ottla.protocol.messages.api_13_leave_group import LeaveGroupRequest
 from ottla.protocol.messages.api_14_sync_group import SyncGroupRequest, SyncGroupResponse
+from ottla.protocol.messages.api_15_describe_groups import (
+    DescribeGroupsRequest,
+    DescribeGroupsResponse,
+)
 
 if TYPE_CHECKING:
     from ottla.client.assignors import Members
     from ottla.client.config import ConsumerConfig
-    from ottla.client.lookup import TopicPartition
     from ottla.client.membership import FoundTopic
     from ottla.protocol.message import ApiMessage
 
 _LOG = logging.getLogger("ottla.client")
 _PROTOCOL_TYPE = "consumer"
+_STABLE = "Stable"
 _NOTHING: frozenset[TopicPartition] = frozenset()
 
 
@@ -99,6 +109,7 @@ class ClassicMembership:
         self._polled_ms = 0.0
         self._waits_for_poll = False
         self._is_outdated = False
+        self._has_to_look = False
         self._strays_until_ms = 0.0
         self._leaving = NO_MEMBER
         self._reason = "it is new"
@@ -261,6 +272,9 @@ class ClassicMembership:
             self._sent = self._join_request()
         elif self.state is State.SYNCING:
             self._sent = self._sync_request()
+        elif self.state is State.STABLE and self._has_to_look and self._partitions is not None:
+            self._has_to_look = False
+            self._sent = DescribeGroupsRequest(groups=[self._group_id])
         elif self.state in (State.STABLE, State.GIVING) and now >= self._heartbeat_ms:
             self._heartbeat_ms = now + self._config.heartbeat_interval_ms
             if self.generation_id != NO_GENERATION:
@@ -274,7 +288,7 @@ class ClassicMembership:
 
     def timeout_ms(self, request: ApiMessage) -> float | None:
         config = self._config
-        if isinstance(request, HeartbeatRequest):
+        if isinstance(request, HeartbeatRequest | DescribeGroupsRequest):
             return min(config.request_timeout_ms, config.session_timeout_ms / 2)
         return config.max_poll_interval_ms + config.request_timeout_ms
 
@@ -322,6 +336,8 @@ class ClassicMembership:
             self._not_before_ms = now + self._config.retry_backoff_ms
         elif isinstance(request, HeartbeatRequest):
             self._heartbeat_ms = self._not_before_ms
+        elif isinstance(request, DescribeGroupsRequest):
+            self._has_to_look = True
         elif isinstance(request, JoinGroupRequest) and not request.member_id:
             self._strays_until_ms = now + self._config.session_timeout_ms
 
@@ -333,6 +349,8 @@ class ClassicMembership:
             self._joined(response, now)
         elif isinstance(response, SyncGroupResponse):
             self._synced(response, now)
+        elif isinstance(response, DescribeGroupsResponse):
+            self._look(response)
         elif isinstance(response, HeartbeatResponse) and response.error_code != codes.NONE:
             self._refused(response.error_code, now, "a heartbeat was refused")
 
@@ -359,6 +377,7 @@ class ClassicMembership:
         self._is_cooperative = assignor.is_cooperative
         self._members, self._partitions = None, None
         self._assignments = []
+        self._has_to_look = False
         self.topics_to_know = frozenset()
         self.state = State.SYNCING
         if response.leader == response.member_id:
@@ -374,8 +393,25 @@ class ClassicMembership:
             self._fail(error, now)
             return
         self.topics_to_know = frozenset().union(*(each.topics for each in self._members.values()))
+        self._has_to_look = response.skip_assignment
         if not response.skip_assignment:
             self.state = State.ASSIGNING
+
+    def _look(self, response: DescribeGroupsResponse) -> None:
+        """Join again where something that the members subscribed to is nobody's."""
+        groups = [each for each in response.groups if each.group_state == _STABLE]
+        try:
+            assigned = [
+                decode_assignment(bytes(member.member_assignment))
+                for group in groups
+                for member in group.members
+            ]
+        except DecodeError:
+            return
+        known = self._partitions or {}
+        wanted = {TopicPartition(name, n) for name, count in known.items() for n in range(count)}
+        if assigned and not wanted <= frozenset().union(*assigned):
+            self._rejoin("partitions are nobody's")
 
     def _assign(self, members: Members, partitions: Mapping[str, int]) -> None:
         assignment = ASSIGNORS[self._protocol].assign(members, partitions)

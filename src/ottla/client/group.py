@@ -24,6 +24,10 @@ from ottla.protocol.messages.api_11_join_group import JoinGroupRequest, JoinGrou
 from ottla.protocol.messages.api_12_heartbeat import HeartbeatRequest, HeartbeatResponse
 from ottla.protocol.messages.api_13_leave_group import LeaveGroupRequest, LeaveGroupResponse
 from ottla.protocol.messages.api_14_sync_group import SyncGroupRequest, SyncGroupResponse
+from ottla.protocol.messages.api_15_describe_groups import (
+    DescribeGroupsRequest,
+    DescribeGroupsResponse,
+)
 from ottla.protocol.messages.api_68_consumer_group_heartbeat import (
     ConsumerGroupHeartbeatRequest,
     ConsumerGroupHeartbeatResponse,
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 _RESPONSES: dict[type[ApiMessage], type[ApiMessage]] = {
     JoinGroupRequest: JoinGroupResponse,
     SyncGroupRequest: SyncGroupResponse,
+    DescribeGroupsRequest: DescribeGroupsResponse,
     HeartbeatRequest: HeartbeatResponse,
     LeaveGroupRequest: LeaveGroupResponse,
     ConsumerGroupHeartbeatRequest: ConsumerGroupHeartbeatResponse,
