@@ -85,13 +85,23 @@ def append(
         Refused: it cannot be appended.
         StorageError: it could not be written.
     """
-    name = topic.name
-    if name in INTERNAL_TOPICS:
-        message = f"{name} is written to by the broker alone"
-        raise Refused(codes.INVALID_TOPIC_EXCEPTION, message)
-    log: PartitionLog | None = engine.log_of(name, partition)
+    log = engine.log_of(topic.name, partition)
     if log is None:
-        raise Refused(*engine.why_not(name, partition))
+        raise Refused(*engine.why_not(topic.name, partition))
+    return _append_to(engine, topic, log, records, version)
+
+
+@cython.cfunc
+def _append_to(
+    engine: Engine,
+    topic: Topic,
+    log: PartitionLog,
+    records: Buffer | None,
+    version: cython.int,
+) -> Appended:
+    if topic.name in INTERNAL_TOPICS:
+        message = f"{topic.name} is written to by the broker alone"
+        raise Refused(codes.INVALID_TOPIC_EXCEPTION, message)
     config = engine.configs.topic_config(topic)
     prepared: Prepared = prepare(records, config, version, engine.clock.now_ms())
     header: BatchHeader = prepared.header
@@ -104,7 +114,7 @@ def append(
             raise Refused(
                 verdict,
                 f"producer {header.producer_id}, epoch {header.producer_epoch}: sequence "
-                f"{header.base_sequence} is not what comes next in {name}-{partition}",
+                f"{header.base_sequence} is not what comes next in {topic.name}-{log.partition}",
             )
     base_offset = engine.append(log, prepared.batch, header)
     return Appended(log, base_offset, log.log_end_offset, prepared.log_append_time_ms)
@@ -147,7 +157,7 @@ def answer_usual(engine: Engine, reader: Reader, version: int, writer: Writer) -
     if log is None or log.config.durable or log.high_watermark != log.log_end_offset:
         return False
     try:
-        appended: Appended = append(engine, topic, partition, records, version)
+        appended: Appended = _append_to(engine, topic, log, records, version)
     except (Refused, StorageError):
         return False
     _write(appended, name, partition, version, writer)

@@ -243,9 +243,11 @@ class OsFile:
     def append(self, buffers: Sequence[Buffer]) -> None:
         descriptor = self._owner.descriptor(self)
         start = self._size
-        wanted = sum(map(len, buffers))
+        wanted = 0
+        for buffer in buffers:
+            wanted += len(buffer)
+        few = buffers if len(buffers) <= _BUFFERS_MAX else buffers[:_BUFFERS_MAX]
         try:
-            few = buffers if len(buffers) <= _BUFFERS_MAX else buffers[:_BUFFERS_MAX]
             written = _write_at(descriptor, few, start)
             if written != wanted:
                 self._append_rest(descriptor, buffers, start, written)
@@ -337,18 +339,24 @@ class OsFiles:
         self._descriptors_max = descriptors_max
         self._read_only = read_only
         self._descriptors: OrderedDict[OsFile, int] = OrderedDict()
+        self._newest: tuple[OsFile | None, int] = (None, -1)
 
     def descriptor(self, file: OsFile) -> int:
         """Return the file's descriptor, opened again where it had to be closed."""
-        found = self._descriptors.get(file)
-        if found is not None:
-            self._descriptors.move_to_end(file)
+        newest, found = self._newest
+        if newest is file:
             return found
+        known = self._descriptors.get(file)
+        if known is not None:
+            self._descriptors.move_to_end(file)
+            self._newest = (file, known)
+            return known
         if len(self._descriptors) >= self._descriptors_max:
             self._close_oldest()
         with _failing(file.path, "opening"):
             opened = self._open_data(file.path)
         self._descriptors[file] = opened
+        self._newest = (file, opened)
         return opened
 
     def _open_data(self, path: str) -> int:
@@ -368,12 +376,14 @@ class OsFiles:
     def _close_oldest(self) -> None:
         for file in self._descriptors:
             if not file.in_use:
-                os.close(self._descriptors.pop(file))
+                self.release(file)
                 return
 
     def release(self, file: OsFile) -> None:
         """Close the file's descriptor, where it has one."""
         descriptor = self._descriptors.pop(file, None)
+        if self._newest[0] is file:
+            self._newest = (None, -1)
         if descriptor is not None:
             os.close(descriptor)
 

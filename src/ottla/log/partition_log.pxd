@@ -1,5 +1,6 @@
 # The C side of partition_log.py: fields, and what other compiled modules may call.
 
+from ottla.log.producer_state cimport ProducerState
 from ottla.log.segment cimport Segment
 from ottla.records.batch cimport BatchHeader
 
@@ -16,7 +17,7 @@ cdef class PartitionLog:
     cdef public long long recovery_point
     cdef public bint recovery_point_wanted
     cdef public long long bytes_unchecked
-    cdef public object producers
+    cdef public ProducerState producers
     cdef public object failed
     cdef public list cuts
     cdef object _files

@@ -20,10 +20,15 @@ cdef class Segment:
     cdef object _first_timestamp
     cdef tuple _max_timestamp
     cdef long long _bytes_since_index_entry
+    cdef object _limits_of
+    cdef long long _bytes_max
+    cdef long long _index_bytes_max
+    cdef long long _age_max_ms
     cpdef object append(self, object buffers, BatchHeader header, long long last_offset)
     cdef object _note(
         self, long long position, long long size, long long max_timestamp, long long last_offset
     )
+    cdef object _note_limits(self, object config)
     cpdef bint must_roll(
         self, long long size, long long last_offset, long long max_timestamp, long long now_ms
     ) except -1

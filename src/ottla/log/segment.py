@@ -82,6 +82,10 @@ class Segment:
         self._first_timestamp: int | None = None
         self._max_timestamp: tuple[int, int] | None = None
         self._bytes_since_index_entry = 0
+        self._limits_of: LogConfig | None = None
+        self._bytes_max = 0
+        self._index_bytes_max = 0
+        self._age_max_ms = 0
 
     @classmethod
     def create(
@@ -246,21 +250,29 @@ class Segment:
         if self.size == 0:
             return False
         config = self.config
-        segment_ms = config.segment_ms
-        if config.compact:
-            segment_ms = min(segment_ms, config.max_compaction_lag_ms)
+        if config is not self._limits_of:
+            self._note_limits(config)
         first = self._first_timestamp
         if first is None:
             first = now_ms if self.first_timestamp is None else self.first_timestamp
         index = self.index if self._index is None else self._index
         time_index = self.time_index if self._time_index is None else self._time_index
         return (
-            self.size + size > config.segment_bytes
-            or (max_timestamp if max_timestamp > 0 else 0) - first > segment_ms
-            or len(index.entries) >= config.segment_index_bytes - 8
-            or len(time_index.entries) >= config.segment_index_bytes - 12
+            self.size + size > self._bytes_max
+            or (max_timestamp if max_timestamp > 0 else 0) - first > self._age_max_ms
+            or len(index.entries) >= self._index_bytes_max - 8
+            or len(time_index.entries) >= self._index_bytes_max - 12
             or last_offset - self.base_offset > _OFFSET_DELTA_MAX
         )
+
+    def _note_limits(self, config: LogConfig) -> None:
+        """Keep what `must_roll` asks for each batch."""
+        self._limits_of = config
+        self._bytes_max = config.segment_bytes
+        self._index_bytes_max = config.segment_index_bytes
+        self._age_max_ms = config.segment_ms
+        if config.compact:
+            self._age_max_ms = min(self._age_max_ms, config.max_compaction_lag_ms)
 
     def position_of(self, offset: int) -> int:
         """Return where the first batch begins that ends at or behind `offset`.
