@@ -246,6 +246,28 @@ def test_with_1000_partitions_a_fetch_names_what_has_changed_and_is_small() -> N
     assert len(encode(changed, VERSION)) < 100
 
 
+def test_a_consumer_that_is_closed_has_its_session_closed(fetching: Fetching) -> None:
+    fetching.fetcher.close()
+    assert not fetching.script.network.calls
+    fetching.begin()
+    fetching.asked()  # it waits at the broker, which hears of this behind it
+    fetching.fetcher.close()
+    ((_, call),) = fetching.script.network.calls
+    assert isinstance(call.request, FetchRequest)
+    assert said(call.request) == (ID, -1, {}, [])
+
+
+def test_closed_consumers_leave_no_sessions_in_a_broker_in_this_process() -> None:
+    with Broker() as broker:
+        with Producer(broker) as producer:
+            producer.send("t", b"x")
+        for _ in range(3):
+            with Consumer(broker, "t") as consumer:
+                assert len(consumer.poll(10)) == 1
+                assert consumer.poll(0) == []
+            assert len(broker.engine.fetch_sessions) == 0
+
+
 @pytest.mark.slow
 def test_a_broker_that_forgets_a_session_loses_no_record() -> None:
     with Broker() as broker, Admin(broker) as admin:

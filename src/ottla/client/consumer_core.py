@@ -580,6 +580,8 @@ class ConsumerCore:
 
     def close(self) -> None:
         """Close everything, at once."""
+        with self.driver.held():
+            self.fetcher.close()
         self.driver.close()
         if self.group is not None:
             self.group.close()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ottla.client.lookup import TopicPartition
     from ottla.protocol.messages.api_01_fetch import FetchResponse
 
-_INITIAL_EPOCH = 0
+_INITIAL_EPOCH, _FINAL_EPOCH = 0, -1
 _EPOCH_MAX = 2**31 - 1
 _SESSION_ERRORS = (
     codes.FETCH_SESSION_ID_NOT_FOUND,
@@ -129,6 +129,10 @@ class FetchSession:
     def lost(self) -> None:
         """Begin anew, since nobody knows what became of a fetch; the broker closes the session."""
         self._epoch = _INITIAL_EPOCH
+
+    def farewell(self) -> FetchRequest:
+        """Return the request that has the broker close the session."""
+        return FetchRequest(session_id=self.session_id, session_epoch=_FINAL_EPOCH)
 
     def _end(self) -> None:
         self.session_id, self._epoch = 0, _INITIAL_EPOCH

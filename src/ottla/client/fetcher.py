@@ -18,6 +18,7 @@ from ottla.client.fetch_session import FetchSession, Wanted
 from ottla.client.lives import Fetches
 from ottla.client.lookup import EARLIEST, LATEST, Lookup, TopicPartition, problem_of_topic
 from ottla.client.network import Call
+from ottla.client.node import NodeState
 from ottla.errors import CorruptRecords, KafkaError, broker_error, codes
 from ottla.protocol.message import ZERO_UUID
 from ottla.protocol.messages.api_01_fetch import FetchRequest, FetchResponse
@@ -485,6 +486,16 @@ class Fetcher:
             ),
             version_max,
         )
+
+    def close(self) -> None:
+        """Have the brokers that are connected close our sessions; no answer is waited for.
+
+        Where a fetch waits this comes behind it, and may come too late over TCP: the broker closes
+        the session when it has not heard of it for long and needs the room.
+        """
+        for node, session in self._sessions.items():
+            if session.session_id and node.state is NodeState.READY:
+                node.send(Call(session.farewell(), FetchResponse, lambda response, error: None))
 
     # -- answers
 
