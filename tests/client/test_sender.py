@@ -269,6 +269,26 @@ def test_a_refusal_for_good_ends_only_its_batch_and_those_behind_get_new_sequenc
     assert behind.offset == 3
 
 
+def test_a_batch_that_is_too_large_for_the_topic_names_the_setting_that_makes_it_smaller() -> None:
+    script = Script(linger_ms=0)
+    script.settle()
+    first, second = script.send(), script.send()
+    script.run()
+    script.answer(error=codes.MESSAGE_TOO_LARGE)
+    for refused in (first, second):
+        error = error_of(refused)
+        assert isinstance(error, MessageTooLarge)
+        (step,) = error.next_steps
+        assert "Set batch_size" in step
+        assert "2 records" in step
+    alone = script.send()
+    script.run(100)
+    script.answer(error=codes.MESSAGE_TOO_LARGE)
+    error = error_of(alone)
+    assert isinstance(error, MessageTooLarge)
+    assert not error.next_steps
+
+
 def test_an_unknown_topic_is_told_after_a_while_with_what_to_do() -> None:
     script = Script(linger_ms=0)
     script.topic_error = codes.UNKNOWN_TOPIC_OR_PARTITION

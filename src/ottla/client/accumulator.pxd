@@ -36,6 +36,7 @@ cdef class Accumulator:
     cdef long long _opened
     cdef object _spare_buffers
     cdef Py_ssize_t _batch_buffer_size
+    cdef Py_ssize_t _spare_buffers_max
     cdef readonly Py_ssize_t buffered_bytes
     cdef Py_ssize_t _batch_size
     cdef Py_ssize_t _record_size_max
@@ -80,3 +81,15 @@ cdef class Accumulator:
         bytes value,
         bytes packed,
     ) except? -2
+    cdef bint _open(self, PartitionQueue queue) except -1
+    cpdef object linger(self, PartitionQueue queue)
+    cdef Batch _new_batch(self, str topic, int partition, bint fills=*)
+    cdef bytearray _full_buffer(self)
+    cdef bytearray _spare_buffer(self)
+    cpdef list unknown_topics(self)
+    cpdef object close_open(self, PartitionQueue queue)
+    cpdef object take_due(self, double opened_ms)
+    cpdef object lay_aside(self, PartitionQueue queue)
+    cpdef object look_again(self, PartitionQueue queue)
+    cpdef Batch oldest(self)
+    cpdef object complete(self, Batch batch)

@@ -30,7 +30,7 @@ from ottla.client.delivery import STORED, Batch, Delivery, ManyDeliveries
 from ottla.client.partitioner import Partitioner
 from ottla.clock import SystemClock
 from ottla.errors import RecordError
-from ottla.records.builder import FULL, buffer_size_for, pack_headers
+from ottla.records.builder import FULL, buffer_size_for, new_buffer, pack_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +45,10 @@ _RECORD_OVERHEAD = cython.declare(cython.Py_ssize_t, 36)
 _BATCH_OVERHEAD = cython.declare(cython.Py_ssize_t, 61)
 _FULL = cython.declare(cython.int, FULL)
 _STORED = cython.declare(cython.int, STORED)
-_SPARE_BUFFERS_MAX = 32
+_SPARE_BYTES_MAX = 8 * 1024 * 1024
+_STICKY_BYTES_MAX = 128 * 1024
+"""After so much at the latest, records without a key go to another partition."""
+
 _NO_DATA = memoryview(b"")
 
 
@@ -157,6 +160,7 @@ class Accumulator:
         self._spare_buffers: deque[bytearray] = deque()
         self._batch_size = min(config.batch_size, config.max_request_size)
         self._batch_buffer_size = buffer_size_for(self._batch_size)
+        self._spare_buffers_max = _SPARE_BYTES_MAX // self._batch_buffer_size
         self._record_size_max = config.max_request_size
         self._buffer_memory = config.buffer_memory
         self._system_clock = clock if isinstance(clock, SystemClock) else None
@@ -461,7 +465,7 @@ class Accumulator:
                 self._opened += 1
                 heapq.heappush(self.lingering, (queue.open.created_ms, self._opened, queue))
 
-    def _new_batch(self, topic: str, partition: int, fills: bool = False) -> Batch:
+    def _new_batch(self, topic: str, partition: cython.int, fills: cython.bint = False) -> Batch:
         clock = self._clock
         buffer = self._spare_buffer()
         if buffer is None and fills:
@@ -483,7 +487,7 @@ class Accumulator:
         """
         if len(self.incomplete) * self._batch_buffer_size >= self._buffer_memory:
             return None
-        return bytearray(self._batch_buffer_size)
+        return new_buffer(self._batch_buffer_size)
 
     def _spare_buffer(self) -> bytearray | None:
         """Return the buffer of a batch that is stored, where there is one that nobody looks at."""
@@ -548,7 +552,8 @@ class Accumulator:
             if not added:
                 return []
             topic.queues.extend(added)
-            topic.partitioner = Partitioner(partitions, self._batch_size)
+            sticky_bytes = min(self._batch_size, _STICKY_BYTES_MAX)
+            topic.partitioner = Partitioner(partitions, sticky_bytes)
             pending = topic.pending
             topic.pending = []
             self.unknown.pop(topic.name, None)
@@ -652,7 +657,7 @@ class Accumulator:
             self.buffered_bytes -= batch.held
             batch.held = 0
             batch.data = _NO_DATA
-            if batch.state == _STORED and len(self._spare_buffers) < _SPARE_BUFFERS_MAX:
+            if batch.state == _STORED and len(self._spare_buffers) < self._spare_buffers_max:
                 buffer = batch.builder.take_buffer()
                 if len(buffer) == self._batch_buffer_size:
                     self._spare_buffers.append(buffer)

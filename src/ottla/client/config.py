@@ -88,7 +88,7 @@ class ProducerConfig(ClientConfig):
     acks: str | int = "all"
     enable_idempotence: bool | None = None
     linger_ms: float = 5
-    batch_size: int = 128 * 1024
+    batch_size: int = 512 * 1024
     max_request_size: int = 1024 * 1024
     buffer_memory: int = 64 * 1024 * 1024
     max_block_ms: float = 60_000

@@ -3,6 +3,16 @@
 from ottla.records.builder cimport BatchBuilder
 
 
+cdef class BatchTimes:
+    cdef public long long opened
+    cdef public long long connected
+    cdef public long long sent
+    cdef public long long answered
+    cdef public object broker_events
+    cdef public long long ended
+    cdef public str peer
+
+
 cdef class Batch:
     cdef readonly str topic
     cdef readonly int partition
@@ -21,7 +31,7 @@ cdef class Batch:
     cdef public int unanswered
     cdef public object refusal
     cdef public double next_try_ms
-    cdef readonly object times
+    cdef readonly BatchTimes times
     cdef readonly object waiter
     cdef list _callbacks
 

@@ -4,12 +4,15 @@
 cdef class Driver:
     cdef public bint parked
     cdef double _tick_s
+    cdef int _tick_us
     cdef object _network
     cdef object _work
     cdef object _clock
     cdef object _lock
+    cdef object _gate
     cdef object _turned
     cdef int _callers
+    cdef long long _calls
     cdef int _waiting
     cdef double _last_call_ms
     cdef object _driving
@@ -19,4 +22,5 @@ cdef class Driver:
     cdef object _held
     cdef object _turn(self, double wait_s)
     cdef object _release(self)
+    cdef void _sleep(self) noexcept nogil
     cdef object _wait_for_turn(self, double seconds, object reached)

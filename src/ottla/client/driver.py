@@ -18,13 +18,20 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+import cython
+
 from ottla.errors import ClientError
+
+if cython.compiled:
+    from cython.cimports.posix.unistd import usleep
 
 if TYPE_CHECKING:
     from ottla.client.network import Network
     from ottla.clock import Clock
 
 _TICK_S = 0.005
+_SLICES = cython.declare(cython.int, 5)
+"""In how many parts a tick is slept, so that who closes does not wait for all of it."""
 _IDLE_TICKS = 200
 _TURN_S = 0.25
 _HANDOVER_S = 0.05
@@ -58,12 +65,15 @@ class Driver:
     def __init__(self, network: Network, work: Work, clock: Clock, tick_s: float = _TICK_S) -> None:
         self.parked = True
         self._tick_s = tick_s
+        self._tick_us = int(tick_s * 1_000_000)
         self._network = network
         self._work = work
         self._clock = clock
         self._lock = threading.Lock()
-        self._turned = threading.Condition()
+        self._gate = threading.RLock()
+        self._turned = threading.Condition(self._gate)
         self._callers = 0
+        self._calls = 0
         self._waiting = 0
         self._last_call_ms = 0.0
         self._driving: int | None = None
@@ -88,13 +98,14 @@ class Driver:
                 next_steps=("Wait outside of the callback, or call send() only.",),
             )
         deadline = None if timeout_s is None else self._clock.monotonic_ms() + timeout_s * 1000
-        with self._turned:
+        with self._gate:
             self._callers += 1
         try:
             return self._run_until(reached, deadline)
         finally:
-            with self._turned:
+            with self._gate:
                 self._callers -= 1
+                self._calls += 1
             self._last_call_ms = self._clock.monotonic_ms()
             if self.parked and self._work.has_work():
                 self._wake()
@@ -142,18 +153,19 @@ class Driver:
         """Keep turns away until `let_go`; a turn that waits for the network is cut short."""
         if self._lock.acquire(blocking=False):
             return
-        with self._turned:
+        with self._gate:
             self._callers += 1
         try:
             while not self._lock.acquire(blocking=False):
                 self._wait_for_turn(_HANDOVER_S, None)
         finally:
-            with self._turned:
+            with self._gate:
                 self._callers -= 1
 
     def let_go(self) -> None:
         """Let turns be done again."""
         self._last_call_ms = self._clock.monotonic_ms()
+        self._calls += 1
         self._release()
 
     def push(self) -> None:
@@ -161,6 +173,7 @@ class Driver:
         if self._lock.acquire(blocking=False):
             try:
                 self._last_call_ms = self._clock.monotonic_ms()
+                self._calls += 1
                 self._turn(0.0)
             finally:
                 self._release()
@@ -228,8 +241,33 @@ class Driver:
                 idle = 0
                 self._park()
             else:
-                self._bell.wait(self._tick_s)
+                self._nap()
             self._bell.clear()
+
+    def _nap(self) -> None:
+        """Sleep for a tick; compiled, for as long as callers do turns as well.
+
+        Who wakes up only to see that there is nothing to do would need the interpreter's lock for
+        it, and the caller that does the turns would wait for that, for long where the machine is
+        busy and the thread is put aside just then.
+        """
+        if cython.compiled:
+            with cython.nogil:
+                self._sleep()
+        else:
+            self._bell.wait(self._tick_s)
+
+    def _sleep(self) -> None:
+        """Sleep until no caller has done a turn for a tick; without the interpreter's lock."""
+        if cython.compiled:
+            seen: cython.longlong = self._calls - 1
+            _part: cython.int
+            while self._callers > 0 or seen != self._calls:
+                seen = self._calls
+                for _part in range(_SLICES):
+                    if self._closed:
+                        return
+                    usleep(self._tick_us // _SLICES)
 
     def _park(self) -> None:
         self.parked = True

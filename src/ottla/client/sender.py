@@ -559,7 +559,13 @@ class Sender:
         if partition.error_code not in _AMBIGUOUS:
             batch.unanswered -= 1
         effect = "" if batch.unanswered else "It was NOT stored."
-        error = broker_error(partition.error_code, what, effect)
+        steps: tuple[str, ...] = ()
+        if partition.error_code == codes.MESSAGE_TOO_LARGE and batch.count > 1:
+            steps = (
+                f"Set batch_size to less than the topic's max.message.bytes: {batch.count} records "
+                f"went in one batch of {len(batch.data)} bytes.",
+            )
+        error = broker_error(partition.error_code, what, effect, steps)
         batch.refusal = error
         if error.refresh_metadata:
             self._cluster.refresh()

@@ -9,7 +9,8 @@ cdef class TcpNetwork:
     cdef readonly str address
     cdef readonly bytes client_id
     cdef readonly object clock
-    cdef object _selector
+    cdef object _poll
+    cdef dict _watched
     cdef object _posted
     cdef object _inbox
     cdef object _bell
@@ -26,6 +27,7 @@ cdef class TcpChannel:
     cdef object _unsent
     cdef int _correlation_id
     cdef bint _open
+    cdef object _arrived
     cpdef object send(self, Call call)
     cdef object _write_header(self, Writer writer, Call call)
     cdef object _drop(self, Py_ssize_t sent)

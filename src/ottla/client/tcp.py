@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import selectors
+import select
 import socket
 import threading
 from collections import deque
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 FRAME_BYTES_MAX = 300 * 1024 * 1024
 """The largest response. What HTTP and TLS say first would be the size of a larger one."""
 
+READABLE, WRITABLE = select.POLLIN, select.POLLOUT
 _BUFFERS_MAX = 512
 _CLOSED = "the other side closed it"
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN)
@@ -62,19 +63,24 @@ class TcpNetwork:
         self.address = ",".join(f"{host}:{port}" for host, port in bootstrap)
         self.client_id = client_id.encode()
         self.clock = clock
-        self._selector = selectors.DefaultSelector()
+        self._poll = select.poll()
+        self._watched: dict[int, tuple[socket.socket, _Ready]] = {}
         self._posted: deque[Callable[[], None]] = deque()
         self._inbox, self._bell = socket.socketpair()
         self._inbox.setblocking(False)
         self._bell.setblocking(False)
-        self._selector.register(self._inbox, selectors.EVENT_READ, self)
+        self.watch(self._inbox, READABLE, self)
 
     def connect(self, host: str, port: int, listener: Listener) -> Callable[[], None]:
         return _Dial(self, host, port, listener).give_up
 
     def poll(self, timeout_s: float) -> None:
-        for key, events in self._selector.select(max(timeout_s, 0)):
-            key.data.ready(events)
+        arrived = self._poll.poll(max(timeout_s, 0.0) * 1000)
+        found = [(self._watched.get(number), number, events) for number, events in arrived]
+        for watched, number, events in found:
+            # What is handed over may close another socket, and open one with its number.
+            if watched is not None and self._watched.get(number) is watched:
+                watched[1].ready(events)
         while self._posted:
             self._posted.popleft()()
 
@@ -95,22 +101,21 @@ class TcpNetwork:
 
     def watch(self, sock: socket.socket, events: int, what: _Ready) -> None:
         """Tell `what` when a socket can be read or written."""
-        try:
-            self._selector.modify(sock, events, what)
-        except KeyError:
-            self._selector.register(sock, events, what)
+        number = sock.fileno()
+        self._poll.register(number, events)
+        self._watched[number] = sock, what
 
     def forget(self, sock: socket.socket) -> None:
         """Close a socket."""
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(sock)
+        number = sock.fileno()
+        if self._watched.pop(number, None) is not None:
+            self._poll.unregister(number)
         sock.close()
 
     def close(self) -> None:
-        for key in list(self._selector.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]  # only sockets are registered
+        for sock, _ in list(self._watched.values()):
+            self.forget(sock)
         self._bell.close()
-        self._selector.close()
 
 
 class _Dial:
@@ -209,7 +214,7 @@ class _Attempt:
         self._sock.setblocking(False)
         error = self._sock.connect_ex(address)
         if error in _IN_PROGRESS or error == 0:
-            network.watch(self._sock, selectors.EVENT_WRITE, self)
+            network.watch(self._sock, WRITABLE, self)
         else:
             network.post(lambda: self._failed(error))
 
@@ -247,7 +252,9 @@ class TcpChannel:
         self._unsent: deque[Call] = deque()
         self._correlation_id = 0
         self._open = True
-        network.watch(sock, selectors.EVENT_READ, self)
+        self._arrived = select.poll()
+        self._arrived.register(sock, READABLE)
+        network.watch(sock, READABLE, self)
 
     def send(self, call: Call) -> None:
         writer = Writer()
@@ -267,6 +274,8 @@ class TcpChannel:
             self._flush()
 
     def why_gone(self) -> KafkaError | None:
+        if not self._arrived.poll(0):
+            return None
         try:
             waiting = self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -291,7 +300,7 @@ class TcpChannel:
             while self._outbox:
                 self._drop(self._sock.sendmsg(self._outbox[:_BUFFERS_MAX]))
         except BlockingIOError:
-            self._network.watch(self._sock, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
+            self._network.watch(self._sock, READABLE | WRITABLE, self)
             return
         except OSError as error:
             lost = _lost(self.peer, error.strerror or str(error))
@@ -311,10 +320,10 @@ class TcpChannel:
 
     def ready(self, events: int) -> None:
         """Read what has arrived and write what is left."""
-        if events & selectors.EVENT_WRITE:
-            self._network.watch(self._sock, selectors.EVENT_READ, self)
+        if events & WRITABLE:
+            self._network.watch(self._sock, READABLE, self)
             self._flush()
-        if not events & selectors.EVENT_READ:
+        if not events & ~WRITABLE:  # an error or an end is told by reading
             return
         try:
             room = self._frames.room()

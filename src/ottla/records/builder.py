@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Headers = Iterable[tuple[str, bytes | None]]
 
 if cython.compiled:
+    from cython.cimports.cpython.bytearray import PyByteArray_FromStringAndSize
     from cython.cimports.libc.string import memcpy
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
@@ -60,7 +61,7 @@ class BatchBuilder:
         self, bytes_expected: int = BUFFER_BYTES_MIN, buffer: bytearray | None = None
     ) -> None:
         if buffer is None:
-            buffer = bytearray(max(bytes_expected, _HEADER_BYTES))
+            buffer = new_buffer(max(bytes_expected, _HEADER_BYTES))
         self._buffer = buffer
         self._data = self._buffer
         self._room = len(self._buffer)
@@ -206,7 +207,7 @@ class BatchBuilder:
         room: cython.Py_ssize_t = self._room
         while room < wanted:
             room *= 2
-        buffer = bytearray(room)
+        buffer = new_buffer(room)
         if cython.compiled:
             target: cython.p_uchar = buffer
             memcpy(target, self._data, self.size)
@@ -268,6 +269,13 @@ class BatchBuilder:
         batch = memoryview(buffer)[:size]
         _CRC.pack_into(buffer, _CRC_AT, crc32c(batch[_CRC_START:]))
         return batch
+
+
+def new_buffer(size: cython.Py_ssize_t) -> bytearray:
+    """Return a buffer of which nothing is read before it is written: compiled it is not cleared."""
+    if cython.compiled:
+        return PyByteArray_FromStringAndSize(cython.NULL, size)
+    return bytearray(size)
 
 
 def buffer_size_for(size: int) -> int:
