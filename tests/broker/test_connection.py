@@ -18,6 +18,7 @@ from ottla.protocol.messages.api_03_metadata import MetadataRequest, MetadataRes
 from ottla.protocol.messages.api_18_api_versions import ApiVersionsRequest, ApiVersionsResponse
 from ottla.protocol.messages.headers import RequestHeader
 from ottla.wire.cursor import Reader
+from tests.broker.asking import batch_of_values, produce_request
 
 
 @pytest.fixture
@@ -114,6 +115,29 @@ def test_an_api_versions_that_is_too_new_is_answered_in_version_0(broker: Broker
         assert 18 in {each.api_key for each in response.api_keys}
         peer.send(metadata(), 12, 6)
         assert correlation_of(peer.receive()) == 6
+
+
+@pytest.mark.parametrize("durability", ["disk", "os"])
+def test_a_produce_that_the_broker_fails_at_ends_its_connection_and_no_other(
+    broker: Broker,
+    durability: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with broker.engine.lock:
+        broker.engine.create_topic("t", 1, {"ottla.durability": durability})
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(broker.engine, "append", fail)
+    with Peer(broker.address) as peer, Peer(broker.address) as other:
+        peer.send(produce_request("t", batch_of_values(b"a")), 9, 1)
+        assert peer.is_closed()
+        other.send(metadata(), 12, 6)
+        assert correlation_of(other.receive()) == 6
+    assert "ProduceRequest version 9 could not be answered" in caplog.text
+    assert "the broker failed to answer ProduceRequest: a bug" in caplog.text
 
 
 @pytest.mark.parametrize(("name", "version"), [("", "1"), ("a", ""), ("a b", "1"), ("-a", "1")])

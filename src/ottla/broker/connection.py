@@ -19,7 +19,7 @@ import cython
 
 from ottla.broker.handlers.api_18_api_versions import unsupported_version
 from ottla.broker.requests import CloseConnection, Context, Pending
-from ottla.broker.router import answer, find_served
+from ottla.broker.router import answer, failed, find_served
 from ottla.errors import DecodeError, EncodeError
 from ottla.protocol.broker_events import read_question, write_events
 from ottla.protocol.codec import decode_from, encode_to
@@ -229,14 +229,21 @@ class Connection:
             self._write(served, correlation_id, context, received_ns, reply)
 
     def _answer_usual(self, served: Any, reader: Reader, correlation_id: cython.int) -> bool:
-        """Answer a request from bytes to bytes where that can be, and tell whether it was."""
+        """Answer a request from bytes to bytes where that can be, and tell whether it was.
+
+        Raises:
+            CloseConnection: the broker failed.
+        """
         start = reader.position
         engine = self._engine
         writer = self._new_writer(correlation_id)
         if served.response_is_flexible:
             writer.uvarint(0)
-        with engine.lock:
-            is_answered: bool = served.usual(engine, reader, served.version, writer)
+        try:
+            with engine.lock:
+                is_answered: bool = served.usual(engine, reader, served.version, writer)
+        except Exception as error:
+            raise failed(served, error) from error
         if is_answered:
             self._keep(writer)
         else:

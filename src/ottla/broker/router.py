@@ -115,12 +115,16 @@ def answer(engine: Engine, served: Served, request: ApiMessage, context: Context
     except CloseConnection:
         raise
     except Exception as error:
-        name = type(request).__name__
-        _LOG.exception("%s version %d could not be answered", name, served.version)
-        raise CloseConnection(
-            f"the broker failed to answer {name}: {error}",
-            "What became of the request is not known.",
-        ) from error
+        raise failed(served, error) from error
     if isinstance(reply, Pending):
         engine.waits.add(reply)
     return reply
+
+
+def failed(served: Served, error: Exception) -> CloseConnection:
+    """Log that a request could not be answered, and make what ends its connection."""
+    name = served.request_class.__name__
+    _LOG.error("%s version %d could not be answered", name, served.version, exc_info=error)
+    return CloseConnection(
+        f"the broker failed to answer {name}: {error}", "What became of the request is not known."
+    )
