@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import cython
 
 from ottla.errors import CorruptRecords
-from ottla.records.batch import Bytes, RecordIterator
+from ottla.records.batch import BatchHeader, Bytes, RecordIterator
 from ottla.records.builder import pack_headers
 from ottla.records.columns import BytesColumn, RecordColumns, Run
 from ottla.wire.memory import Memory
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 if cython.compiled:
     from cython.cimports.libc.string import memcpy
-    from cython.cimports.ottla.records.batch import Bytes, RecordIterator
+    from cython.cimports.ottla.records.batch import BatchHeader, Bytes, RecordIterator
 
 COLUMN_BYTES_MAX = 0x7FFFFFFF
 """What the keys or the values of one piece may be altogether: their offsets are int32."""
@@ -36,7 +36,9 @@ _FIELDS_BYTES_MAX = cython.declare(cython.Py_ssize_t, 16)
 _FIXED_BYTES = cython.declare(cython.Py_ssize_t, 24)
 """An offset, a timestamp, and where the key and the value begin."""
 
-_ALL = 0xFF
+_BLOCK_BYTES = cython.declare(cython.Py_ssize_t, 32)
+_SHORT_BYTES_MAX = cython.declare(cython.longlong, 512)
+"""Up to here bytes are copied in blocks."""
 
 
 @cython.cclass
@@ -53,10 +55,14 @@ class _Column:
     room: cython.Py_ssize_t
     size: cython.Py_ssize_t
     nulls: cython.Py_ssize_t
+    _count_max: cython.Py_ssize_t
 
     def __init__(self, memory: Memory, count: int, size: int) -> None:
         self._memory = memory
         self._validity_view = None
+        if cython.compiled:
+            self.validity = cython.NULL
+        self._count_max = count
         self.size = 0
         self.nulls = 0
         self._data_view = memory.lend(size)
@@ -88,11 +94,21 @@ class _Column:
         lent = self._memory.lend(4 * (count + 1))
         lent[: 4 * (used + 1)] = self._offsets_view[: 4 * (used + 1)]
         self._offsets_view = lent
+        self._count_max = count
         if self._validity_view is not None:
-            lent = self._memory.lend((count + 7) // 8)
-            lent[: (used + 7) // 8] = self._validity_view[: (used + 7) // 8]
-            self._validity_view = lent
+            self._lend_validity((used + 7) // 8)
         self._look()
+        return None
+
+    @cython.cfunc
+    def _lend_validity(self, used: cython.Py_ssize_t) -> object:
+        """Have a bitmap for all records there is room for: `used` bytes as they were, then ones."""
+        size: cython.Py_ssize_t = (self._count_max + 7) // 8
+        lent = self._memory.lend(size)
+        if used and self._validity_view is not None:
+            lent[:used] = self._validity_view[:used]
+        lent[used:size] = b"\xff" * (size - used)
+        self._validity_view = lent
         return None
 
     @cython.cfunc
@@ -107,12 +123,23 @@ class _Column:
         return None
 
     @cython.cfunc
-    def begin_nulls(self, index: cython.Py_ssize_t, count: cython.Py_ssize_t) -> object:
-        """From record `index` on it is noted whether there is one; all before have one."""
-        lent = self._memory.lend((count + 7) // 8)
-        lent[: (index + 7) // 8] = bytes([_ALL]) * ((index + 7) // 8)
-        self._validity_view = lent
+    def begin_nulls(self) -> object:
+        """From now on it is noted which records have none; all others have one."""
+        self._lend_validity(0)
         self._look()
+        return None
+
+    @cython.cfunc
+    def go_back(
+        self, index: cython.Py_ssize_t, size: cython.Py_ssize_t, nulls: cython.Py_ssize_t
+    ) -> object:
+        """Forget record `index` and all behind it; before it there were so many bytes and nulls."""
+        self.size = size
+        if nulls != self.nulls:
+            each: cython.Py_ssize_t
+            for each in range(index, self._count_max):
+                self.validity[each >> 3] |= 1 << (each & 7)
+        self.nulls = nulls
         return None
 
     def finish(self, count: int) -> BytesColumn:
@@ -133,31 +160,35 @@ class _Column:
 def _append(
     column: _Column,
     index: cython.Py_ssize_t,
-    count: cython.Py_ssize_t,
-    data: cython.p_const_uchar,
+    source: Bytes,
     start: cython.Py_ssize_t,
     size: cython.longlong,
 ) -> int:
-    """Append the bytes of record `index`, none where `size` is negative; `count` have room."""
+    """Append the bytes of record `index`, none where `size` is negative."""
     if size < 0:
-        if column.nulls == 0:
-            column.begin_nulls(index, count)
-        column.nulls += 1
-        if index & 7 == 0:
-            column.validity[index >> 3] = 0
+        if not column.validity:
+            column.begin_nulls()
         column.validity[index >> 3] &= ~(1 << (index & 7)) & 0xFF
+        column.nulls += 1
+        column.offsets[index + 1] = column.size
+        return 0
+    if size > column.room - column.size:
+        column.grow(column.size + size)
+    if cython.compiled:
+        to: cython.p_uchar = column.data + column.size
+        data: cython.p_const_uchar = source.data + start
+        if size > _SHORT_BYTES_MAX or (
+            size + _BLOCK_BYTES > min(column.room - column.size, source.size - start)
+        ):
+            memcpy(to, data, size)
+        else:  # far quicker than what a C compiler makes of it; bytes behind the end do no harm
+            copied: cython.Py_ssize_t = 0
+            while copied < size:
+                memcpy(to + copied, data + copied, 32)  # _BLOCK_BYTES, known when compiled
+                copied += 32
     else:
-        if size > column.room - column.size:
-            column.grow(column.size + size)
-        if cython.compiled:
-            memcpy(column.data + column.size, data + start, size)
-        else:
-            column.data[column.size : column.size + size] = data[start : start + size]
-        column.size += size
-        if column.nulls:
-            if index & 7 == 0:
-                column.validity[index >> 3] = 0
-            column.validity[index >> 3] |= 1 << (index & 7)
+        column.data[column.size : column.size + size] = source.data[start : start + size]
+    column.size += size
     column.offsets[index + 1] = column.size
     return 0
 
@@ -290,10 +321,10 @@ class ColumnsBuilder:
                 reader._finish()
         except CorruptRecords:
             self._count = before
-            self._keys.size, self._keys.nulls = keys_size, keys_nulls
-            self._values.size, self._values.nulls = values_size, values_nulls
+            self._keys.go_back(before, keys_size, keys_nulls)
+            self._values.go_back(before, values_size, values_nulls)
             if self._headers is not None:
-                self._headers.size = headers_size
+                self._headers.go_back(before, headers_size, 0)
             raise
         return self._count - before
 
@@ -309,18 +340,22 @@ class ColumnsBuilder:
         A record is as most are when each of its numbers takes a byte or two, what it names fits
         into it, and it has no headers.
         """
-        data: cython.p_const_uchar = reader._source.data
-        size: cython.Py_ssize_t = reader._source.size
+        source: Bytes = reader._source
+        data: cython.p_const_uchar = source.data
+        size: cython.Py_ssize_t = source.size
+        keys: _Column = self._keys
+        values: _Column = self._values
+        index: cython.Py_ssize_t = self._count
+        offsets: cython.p_longlong = self._offsets
+        timestamps: cython.p_longlong = self._timestamps
         position: cython.Py_ssize_t = reader._position
         left: cython.int = reader._left
         before: cython.int = left
         last: cython.longlong = reader._offset
-        base_timestamp: cython.longlong = reader._header.base_timestamp
-        counts: cython.int = 1
-        if reader._append_time:
-            base_timestamp = reader._header.max_timestamp
-            counts = 0
-        while left > 0 and self._count < stop and position + _FIELDS_BYTES_MAX <= size:
+        header: BatchHeader = reader._header
+        counts: cython.int = 0 if reader._append_time else 1
+        base_timestamp: cython.longlong = header.base_timestamp if counts else header.max_timestamp
+        while left > 0 and index < stop and position + _FIELDS_BYTES_MAX <= size:
             found: cython.int = _short(data, position)
             at: cython.Py_ssize_t = position + (found & 3)
             end: cython.Py_ssize_t = at + (found >> 2)
@@ -351,16 +386,16 @@ class ColumnsBuilder:
                 break
             position = end
             left -= 1
-            last = reader._header.base_offset + (delta >> 2)
+            last = header.base_offset + (delta >> 2)
             if last >= wanted:
-                index: cython.Py_ssize_t = self._count
-                self._offsets[index] = last
-                self._timestamps[index] = base_timestamp + counts * (stamp >> 2)
-                _append(self._keys, index, self._room, data, key_start, key_size)
-                _append(self._values, index, self._room, data, value_start, value_size)
+                offsets[index] = last
+                timestamps[index] = base_timestamp + counts * (stamp >> 2)
+                _append(keys, index, source, key_start, key_size)
+                _append(values, index, source, value_start, value_size)
                 if self._headers is not None:
-                    _append(self._headers, index, self._room, data, position, 0)
-                self._count = index + 1
+                    _append(self._headers, index, source, position, 0)
+                index += 1
+        self._count = index
         reader._position = position
         reader._left = left
         reader._offset = last
@@ -370,21 +405,21 @@ class ColumnsBuilder:
     def _add_current(self, reader: RecordIterator) -> object:
         """Add the record that `reader` has decoded last."""
         index: cython.Py_ssize_t = self._count
-        data: cython.p_const_uchar = reader._source.data
+        source: Bytes = reader._source
         self._offsets[index] = reader._offset
         self._timestamps[index] = reader._timestamp
-        _append(self._keys, index, self._room, data, reader._key_start, reader._key_size)
-        _append(self._values, index, self._room, data, reader._value_start, reader._value_size)
+        _append(self._keys, index, source, reader._key_start, reader._key_size)
+        _append(self._values, index, source, reader._value_start, reader._value_size)
         size: cython.Py_ssize_t = reader._end - reader._headers_start
-        if size == 1 and data[reader._headers_start] == 0:
+        if size == 1 and source.data[reader._headers_start] == 0:
             size = 0
-        self._add_headers(data, reader._headers_start, size)
+        self._add_headers(source, reader._headers_start, size)
         self._count = index + 1
         return None
 
     @cython.cfunc
     def _add_headers(
-        self, data: cython.p_const_uchar, start: cython.Py_ssize_t, size: cython.Py_ssize_t
+        self, source: Bytes, start: cython.Py_ssize_t, size: cython.Py_ssize_t
     ) -> object:
         """Note a record's headers as they lie; nothing is noted before the first that has some."""
         if self._headers is None:
@@ -394,7 +429,7 @@ class ColumnsBuilder:
             index: cython.Py_ssize_t
             for index in range(self._count):
                 self._headers.offsets[index + 1] = 0
-        _append(self._headers, self._count, self._room, data, start, size)
+        _append(self._headers, self._count, source, start, size)
         return None
 
     def add_record(self, record: Record) -> None:
@@ -407,9 +442,9 @@ class ColumnsBuilder:
         parts: list[bytes | None] = [record.key, record.value, headers]
         held: list[Bytes] = [Bytes(part or b"") for part in parts]
         sizes: list[int] = [-1 if part is None else len(part) for part in parts]
-        _append(self._keys, index, self._room, held[0].data, 0, sizes[0])
-        _append(self._values, index, self._room, held[1].data, 0, sizes[1])
-        self._add_headers(held[2].data, 0, sizes[2])
+        _append(self._keys, index, held[0], 0, sizes[0])
+        _append(self._values, index, held[1], 0, sizes[1])
+        self._add_headers(held[2], 0, sizes[2])
         self._count = index + 1
 
     def finish(self) -> RecordColumns:
