@@ -101,7 +101,24 @@ def test_what_is_taken_away_and_given_at_once_is_first_given_back() -> None:
     script.tell(1, 1, 2)
     script.poll()
     assert script.changes[1:] == [("revoked", [0]), ("assigned", [2])]
-    assert script.says_owned in ([("t", [1])], [("t", [1, 2])])
+    assert script.says_owned == [("t", [1, 2])]
+
+
+def test_a_word_names_what_the_user_has_not_begun_with_for_it_may_before_the_answer_comes() -> None:
+    script = ConsumerGroupScript()
+    script.enter(0, 1)
+    script.beat()
+    script.tell(2, 0, 1, 2)  # nobody polls
+    script.beat()
+    script.tell(2, 0, 2)
+    script.poll()
+    assert script.changes[1:] == [("revoked", [1]), ("assigned", [2])]
+    assert script.says_owned == [("t", [0, 2])], "what it leaves out is another's at once"
+    script.tell(3, 0)
+    assert script.is_quiet, "its user has begun with it"
+    script.poll()
+    assert script.changes[3:] == [("revoked", [2])]
+    assert script.says_owned == [("t", [0])]
 
 
 def test_what_is_taken_away_before_the_user_had_it_needs_a_word_all_the_same() -> None:

@@ -9,7 +9,8 @@ for nobody knows then what the broker knows. It is sent at the interval that the
 at once where something waits for it: a wish for other topics, or the word that partitions were
 given back. That word is due whenever something was taken from what the member had been told to
 read, whether it had begun with it or not; it is given when the user's thread reads none of it any
-more. What a member was given needs no word.
+more. What a member was given needs no word, and counts as owned at once: what it does not name when
+it gives its word is somebody else's, and the user's thread may begin with it in that moment.
 
 The broker names topics by their ids. A topic that was deleted and made anew is another one: what
 was read of the first is given back before the second is begun with.
@@ -324,7 +325,9 @@ class ConsumerMembership:
             request.subscribed_topic_names = sorted(self._wish.topics)
             # "" takes back a pattern; brokers that know none must not be sent any.
             request.subscribed_topic_regex = self._wish.pattern if self._had_pattern else None
+        # What it was told to read the user may begin with at any moment, before the answer comes.
         owned = frozenset((key, where.partition) for where, key in self._owned.items())
+        owned |= self._told
         has_word = self._owes_word and not self._revoked
         if says_all or has_word or owned != self._said_owned:
             topics: dict[bytes, list[int]] = {}
