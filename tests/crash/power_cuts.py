@@ -19,6 +19,7 @@ Linux: EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN; xfstests' "godown".
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -49,6 +50,9 @@ AFTERLIFE_S_MAX = 0.05
 """How long the broker may go on after the cut."""
 
 ANSWER_TIMEOUT_S = 60.0
+
+LET_GO_S_MAX = 60.0
+"""How long somebody else may hold a file system that is unmounted here."""
 
 _SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = struct.pack("=I", 2)
@@ -122,8 +126,30 @@ class Image:
         _run("mount", "-t", self._file_system, self._device, str(self.mounted))
 
     def unmount(self) -> None:
-        """Unmount it."""
+        """Unmount it, and wait until the kernel has let go of it.
+
+        Where somebody else holds the file system a moment longer (another mount namespace, or a
+        process that looks at it just then), `umount` succeeds and the next mount is the same file
+        system again, shut down as it is.
+
+        Raises:
+            OSError: it is held for longer than `LET_GO_S_MAX`.
+        """
         _run("umount", str(self.mounted))
+        until = time.monotonic() + LET_GO_S_MAX
+        while not self._is_free():
+            if time.monotonic() > until:
+                raise OSError(f"{self._device} is unmounted here, and still mounted elsewhere")
+            time.sleep(0.01)
+
+    def _is_free(self) -> bool:
+        try:
+            os.close(os.open(self._device, os.O_RDONLY | os.O_EXCL))
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                return False
+            raise
+        return True
 
     def cut(self) -> None:
         """Let nothing be written any more."""

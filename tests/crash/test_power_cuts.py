@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.kills import QUIET
-from tests.crash.power_cuts import CYCLES_SHORT, FILE_SYSTEMS, PowerCuts, why_not
+from tests.crash.power_cuts import CYCLES_SHORT, FILE_SYSTEMS, PowerCuts, image_in, why_not
 
 WITHOUT_SYNCS = """
 from ottla.log.files import OsFile
@@ -54,3 +56,23 @@ def test_a_broker_that_does_not_sync_is_caught(file_system: str) -> None:
     command = (sys.executable, "-c", WITHOUT_SYNCS)
     row = PowerCuts(file_system, 3, 0, command, QUIET).run()
     assert row.lost > 0
+
+
+@pytest.mark.parametrize("file_system", FILE_SYSTEMS)
+def test_a_file_system_that_somebody_else_holds_is_not_mounted_again_as_it_was_shut_down(
+    file_system: str, tmp_path: Path
+) -> None:
+    skip_where_impossible(file_system)
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare, which holds a mount in another namespace")
+    with image_in(tmp_path, file_system) as image:
+        (image.mounted / "before").touch()
+        holder = ("unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; sleep 1")
+        with subprocess.Popen(holder, stdout=subprocess.PIPE) as held:
+            assert held.stdout is not None
+            held.stdout.readline()
+            image.cut()
+            image.unmount()
+            image.mount()
+        (image.mounted / "after").touch()
+        image.unmount()
