@@ -1,5 +1,6 @@
 """Builds the compiled modules; everything else about the package is in pyproject.toml."""
 
+import os
 import runpy
 
 from Cython.Build import cythonize
@@ -13,4 +14,5 @@ setup(
         language_level=3,
         build_dir="build",
     ),
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
 )
