@@ -16,6 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ottla.client.address import open_network
@@ -486,12 +487,14 @@ class Consumer(Committing):
     def _following(self) -> Handing | None:
         """Wait for what an iterator is to give out next; None where there will be no more."""
         core = self._core
+        take_some = core.take if core.deserializes else core.take_batches
+        take = partial(take_some, _RECORDS_AT_ONCE)
         while not core.is_closing:
             if self._stop_at_end and not core.handing.has_more and self._is_at_end():
                 return None
             deadline = self._clock.monotonic_ms() + self._wait_s * 1000
             with self._using:
-                if self._await_records(deadline, lambda: core.take(_RECORDS_AT_ONCE)):
+                if self._await_records(deadline, take):
                     self._maybe_push()
                     core.handing.one_by_one = True
                     return core.handing

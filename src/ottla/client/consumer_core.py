@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING
 
 from ottla.client.cluster import Cluster
 from ottla.client.driver import Driver
-from ottla.client.fetcher import Fetcher
+from ottla.client.fetcher import BatchList, Fetcher
 from ottla.client.group import Group
-from ottla.client.handing import NOTHING, Attention, Handing
+from ottla.client.handing import NOTHING, Attention, Batches, Handing
 from ottla.client.lookup import EARLIEST, LATEST, TopicPartition, problem_of_topic
 from ottla.client.offsets import Commit, OffsetAndMetadata
 from ottla.client.poison import Deserializers
 from ottla.errors import (
     ClientError,
     Closed,
+    CorruptRecords,
     DeserializationFailed,
     KafkaError,
     NoCommittedOffset,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from ottla.client.network import Network
     from ottla.client.offsets import CommittedLookup, Offsets
     from ottla.clock import Clock
-    from ottla.records.batch import Record
+    from ottla.records.batch import BatchHeader, Record
     from ottla.records.columns import RecordColumns
 
 _LOG = logging.getLogger("ottla.client")
@@ -437,6 +438,30 @@ class ConsumerCore:
             self.handing = Handing(records)
         return bool(records)
 
+    def take_batches(self, count: int) -> bool:
+        """Have batches lie ready for an iterator, if there are any; the driver is held.
+
+        Raises:
+            CorruptRecords: a batch is damaged, and nothing comes before it.
+        """
+        if self.handing.has_more:
+            return True
+        batches = BatchList()
+        self.fetcher.take_into(batches, count)
+        if batches.readers:
+            self.handing = Batches(batches.readers, self._damaged)
+        return bool(batches.readers)
+
+    def _damaged(
+        self, where: TopicPartition, header: BatchHeader, offset: int, error: CorruptRecords
+    ) -> CorruptRecords:
+        """Go back to a record that cannot be read; returns what is raised until somebody seeks."""
+        with self.driver.held():
+            self.handing = self.handing.without({where})
+            self.attention = True
+            state = self.fetcher.partitions.get(where)
+            return error if state is None else state.fail(header, offset, error)
+
     def take_columns(self, count: int) -> bool:
         """Have columns lie ready, or records for them, if there are any; the driver is held.
 
@@ -496,10 +521,7 @@ class ConsumerCore:
         """
         handing = self.handing
         if not self._deserializers:
-            end = min(handing.index + count, len(handing.records))
-            records = handing.records[handing.index : end]
-            handing.index = end
-            return records
+            return handing.hand_out(count)
         return self._hand_out_readable(handing, count, as_bytes=as_bytes)
 
     def _hand_out_readable(self, handing: Handing, count: int, *, as_bytes: bool) -> list[Record]:

@@ -30,6 +30,7 @@ from ottla.records.batch import (
     iterate_headers,
     iterate_records,
 )
+from ottla.records.columns_builder import ColumnsBuilder
 from ottla.records.positions import whole_batches_size
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from ottla.client.node import Node
     from ottla.clock import Clock
     from ottla.errors import BrokerError
-    from ottla.records.columns_builder import ColumnsBuilder
 
 _LOG = logging.getLogger("ottla.client")
 _TOPIC_ID_VERSION = 13
@@ -81,6 +81,42 @@ class RecordList:
 
     def end_run(self, topic: str, partition: int) -> None:
         """Take note that what was added is of a partition: the records say so themselves."""
+
+
+class BatchList:
+    """Collects batches, as `RecordList` does records.
+
+    Attributes:
+        readers: what reads them, each at the first record that is wanted.
+        is_full: never.
+    """
+
+    is_full = False
+
+    def __init__(self) -> None:
+        self.readers: list[RecordIterator] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, reader: RecordIterator, count: int, offset: int) -> int:
+        """Add what is left of a batch from an offset on, whatever the count.
+
+        Raises:
+            CorruptRecords: a record before the offset is damaged.
+        """
+        reader.pass_over(offset)
+        if reader.left:
+            self.readers.append(reader)
+            self._count += reader.left
+        return reader.left
+
+    def end_run(self, topic: str, partition: int) -> None:
+        """Take note that what was added is of a partition: the readers say so themselves."""
+
+
+_Into = RecordList | BatchList | ColumnsBuilder
 
 
 class _Answer:
@@ -177,7 +213,7 @@ class PartitionState:
             self._fetch_offset = deque(iterate_headers(data), maxlen=1)[0].last_offset + 1
             self._answers.append(_Answer(data, part.aborted_transactions))
 
-    def take(self, into: RecordList | ColumnsBuilder, count: int, *, committed_only: bool) -> None:
+    def take(self, into: _Into, count: int, *, committed_only: bool) -> None:
         """Add records, `count` at most, and move the position behind them.
 
         Raises:
@@ -194,7 +230,7 @@ class PartitionState:
             except CorruptRecords as error:
                 self._records = self._header = None
                 raise self._damaged(header, error) from error
-            if reader.left:
+            if reader.left and not isinstance(into, BatchList):
                 self.position = reader.next_offset
             else:
                 self.position = header.last_offset + 1
@@ -228,6 +264,11 @@ class PartitionState:
             raise self._damaged(header, error) from error
         self._header = header
         return True
+
+    def fail(self, header: BatchHeader, offset: int, error: CorruptRecords) -> CorruptRecords:
+        """Go back to a record of a batch that is damaged; returns what is raised from now on."""
+        self.seek(offset)
+        return self._damaged(header, error)
 
     def _damaged(self, header: BatchHeader, error: CorruptRecords) -> CorruptRecords:
         """Make what is raised until somebody seeks."""
@@ -322,7 +363,7 @@ class Fetcher:
         self.take_into(into, count)
         return into.records
 
-    def take_into(self, into: RecordList | ColumnsBuilder, count: int) -> dict[TopicPartition, int]:
+    def take_into(self, into: _Into, count: int) -> dict[TopicPartition, int]:
         """Add records, `count` at most, one partition after the other.
 
         Returns:

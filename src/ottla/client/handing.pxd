@@ -1,4 +1,6 @@
 # The C side of handing.py: fields, so that an iterator steps through them without Python's protocol.
+from ottla.records.batch cimport BatchHeader, Record, RecordIterator
+
 
 cdef class Attention:
     cdef public bint is_wanted
@@ -12,6 +14,16 @@ cdef class Handing:
     cdef public Py_ssize_t index
     cdef public Py_ssize_t read
     cdef Py_ssize_t _finished
+    cdef Record _next(self)
+
+
+cdef class Batches(Handing):
+    cdef list _readers
+    cdef object _damaged
+    cdef RecordIterator _reader
+    cdef Py_ssize_t _turn
+    cdef long long _given
+    cdef Record _next(self)
 
 
 cdef class EachRecord:

@@ -2,12 +2,15 @@
 """What was taken from the fetcher, and how much of it the user has, and has finished with.
 
 A poll hands out many records at once, an iterator one after the other; both leave the rest for the
-next call. What was handed out is finished with when the user asks for more.
+next call. What was handed out is finished with when the user asks for more. For an iterator whole
+batches are taken, and each record is made when the user asks for it: one that was made long before
+is in no cache any more, and made at once they have the garbage collector look at them.
 
     0 ... finished ... `current` ... with the user ... `index` ... not handed out yet ...
 
 One thread hands out. Any thread may ask for positions: both numbers only grow, and `current` never
-grows past a record that the user has.
+grows past a record that the user has. Of batches there are no such numbers: how far each was read
+is known, and the offset of the one record that the user has.
 
 Columns are handed out as a whole: of them only `begun` is known, where each partition's first
 record stood that the user has not finished with.
@@ -19,9 +22,12 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ottla.client.lookup import TopicPartition
+from ottla.errors import CorruptRecords
 
 if TYPE_CHECKING:
-    from ottla.records.batch import Record
+    from ottla.records.batch import BatchHeader, Record, RecordIterator
+
+    Damaged = Callable[[TopicPartition, BatchHeader, int, CorruptRecords], CorruptRecords]
 
 
 class Attention:
@@ -71,6 +77,25 @@ class Handing:
         if self.begun:
             self.begun = {}
 
+    def hand_out(self, count: int) -> list[Record]:
+        """Hand out the next ones, `count` at most.
+
+        Raises:
+            CorruptRecords: the next one cannot be read.
+        """
+        end = min(self.index + count, len(self.records))
+        records = self.records[self.index : end]
+        self.index = end
+        return records
+
+    def _next(self) -> Record | None:
+        """Hand out the next one; None where there is none."""
+        if self.index >= len(self.records):
+            return None
+        self.index += 1
+        record: Record = self.records[self.index - 1]
+        return record
+
     def without(self, partitions: Container[TopicPartition]) -> Handing:
         """Return the same, without what of some partitions was not handed out yet.
 
@@ -110,6 +135,117 @@ NOTHING = Handing([])
 """Nothing is on its way to the user."""
 
 
+class Batches(Handing):
+    """Batches on their way to the user, whose records are made one by one.
+
+    Args:
+        readers: what reads the batches; each has records left.
+        damaged: is told of a record that cannot be read - its partition, its batch, the offset to
+            go on from and what is wrong - and returns what is to be raised.
+        begun: what was handed out and is not finished with.
+    """
+
+    def __init__(
+        self,
+        readers: list[RecordIterator],
+        damaged: Damaged,
+        begun: Mapping[TopicPartition, int] | None = None,
+    ) -> None:
+        super().__init__([], begun)
+        self._readers = readers
+        self._damaged = damaged
+        self._reader = readers[0]
+        self._turn = 0
+        self._given = -1  # offset of the record that an iterator's user has, in this batch
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something is left to be handed out."""
+        return self._reader._left > 0 or self._turn + 1 < len(self._readers)
+
+    def finish(self) -> None:
+        """Take note that the user has finished with what was handed out."""
+        self._given = -1
+        self.begun = {}
+
+    def hand_out(self, count: int) -> list[Record]:
+        """Hand out the next ones, `count` at most.
+
+        Raises:
+            CorruptRecords: the next one cannot be read.
+        """
+        begun = self.first_not_handed_out()
+        self.begun = begun | self.begun
+        records: list[Record] = []
+        try:
+            while len(records) < count:
+                record = self._next()
+                if record is None:
+                    break
+                records.append(record)
+        except CorruptRecords:
+            if not records:
+                raise  # else the next call says so
+        self._given = -1
+        return records
+
+    def _next(self) -> Record | None:
+        """Hand out the next one; None where there is none.
+
+        Raises:
+            CorruptRecords: it cannot be read.
+        """
+        reader: RecordIterator = self._reader
+        if reader._left == 0:
+            if self._turn + 1 >= len(self._readers):
+                return None
+            self._given = -1
+            self._turn += 1
+            reader = self._reader = self._readers[self._turn]
+        try:
+            record: Record = reader._next()
+        except CorruptRecords as error:
+            where = TopicPartition(reader._topic, reader._partition)
+            raise self._damaged(where, reader._header, reader._offset + 1, error) from error
+        self._given = reader._offset
+        self.index += 1
+        return record
+
+    def without(self, partitions: Container[TopicPartition]) -> Handing:
+        """Return the same, without what of some partitions was not handed out yet.
+
+        What was handed out stays as unfinished as it is.
+        """
+        begun = self._with_user() | self.begun
+        left: list[RecordIterator] = []
+        for index in range(self._turn, len(self._readers)):
+            reader: RecordIterator = self._readers[index]
+            where = TopicPartition(reader._topic, reader._partition)
+            if reader._left and where not in partitions:
+                left.append(reader)
+        return Batches(left, self._damaged, begun) if left else Handing([], begun)
+
+    def first_not_handed_out(self) -> dict[TopicPartition, int]:
+        """Return the offset of each partition's first record that the user does not have."""
+        first: dict[TopicPartition, int] = {}
+        for index in range(self._turn, len(self._readers)):
+            reader: RecordIterator = self._readers[index]
+            if reader._left:
+                where = TopicPartition(reader._topic, reader._partition)
+                first.setdefault(where, reader._offset + 1)
+        return first
+
+    def first_unfinished(self) -> dict[TopicPartition, int]:
+        """Return the offset of each partition's first record that is not finished with."""
+        with_user = self._with_user()
+        return self.first_not_handed_out() | with_user | self.begun
+
+    def _with_user(self) -> dict[TopicPartition, int]:
+        if self._given < 0:
+            return {}
+        return {TopicPartition(self._reader._topic, self._reader._partition): self._given}
+
+
 class EachRecord:
     """Iterates over the records of one handing after the other.
 
@@ -128,13 +264,13 @@ class EachRecord:
         return self
 
     def __next__(self) -> Record:
-        handing: Handing = self._handing
-        while self._attention.is_wanted or handing.index >= len(handing.records):
+        while True:
+            if not self._attention.is_wanted:
+                handing: Handing = self._handing
+                record = handing._next()
+                if record is not None:
+                    return record
             following = self._following()
             if following is None:
                 raise StopIteration
-            handing = self._handing = following
-        index = handing.index
-        handing.index = index + 1
-        record: Record = handing.records[index]
-        return record
+            self._handing = following

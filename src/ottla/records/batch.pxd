@@ -82,6 +82,7 @@ cdef class RecordIterator:
     cdef int _advance(self, long long size, Py_ssize_t end) except -1
     cdef int _skip_headers(self) except -1
     cdef Record _make(self)
+    cdef Record _next(self)
 
 
 cdef class RecordsScan:

@@ -291,9 +291,8 @@ class Record:
         if not isinstance(other, Record):
             return NotImplemented
         return (
-            self.topic == other.topic
-            and self.partition == other.partition
-            and self.offset == other.offset
+            (self.topic, self.partition, self.offset)
+            == (other.topic, other.partition, other.offset)
             and self.timestamp_ms == other.timestamp_ms
             and self.key == other.key
             and self.value == other.value
@@ -332,8 +331,8 @@ class RecordIterator:
 
     @property
     def next_offset(self) -> int:
-        """The offset behind that of the record that came last."""
-        return self._offset + 1
+        """The offset behind that of the record that came last, or behind the batch at its end."""
+        return self._offset + 1 if self._left else self._header.last_offset + 1
 
     def __iter__(self) -> Iterator[Record]:
         return self
@@ -366,6 +365,36 @@ class RecordIterator:
             self._finish()
         return taken
 
+    def pass_over(self, offset: cython.longlong) -> None:
+        """Go to the first record at or behind an offset.
+
+        Raises:
+            CorruptRecords: the records are not what the header says.
+        """
+        while self._left > 0:
+            position: cython.Py_ssize_t = self._position
+            self._step()
+            if self._offset >= offset:
+                self._position = position
+                self._left += 1
+                self._offset = max(offset, self._header.base_offset) - 1
+                return
+        self._finish()
+
+    def _next(self) -> Record:
+        """Make an object of the next record; where it cannot be read, it stays the next."""
+        before: cython.longlong = self._offset
+        left: cython.int = self._left
+        try:
+            self._step()
+            if self._left == 0:
+                self._finish()
+        except CorruptRecords:
+            self._offset = before
+            self._left = left
+            raise
+        return self._make()
+
     def scan(self) -> RecordsScan:
         """Walk over all records, headers included, and check what the batch's header says.
 
@@ -394,14 +423,11 @@ class RecordIterator:
     def first_at_or_after(
         self, timestamp_ms: cython.longlong, offset: cython.longlong
     ) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record stamped `timestamp_ms` or later.
+        """Return (offset, timestamp) of the first record stamped `timestamp_ms` or later, or None.
 
         Args:
             timestamp_ms: the timestamp.
             offset: records before it do not count.
-
-        Returns:
-            The pair, or None where there is no such record.
         """
         while self._left > 0:
             self._step()
