@@ -10,7 +10,7 @@ from ottla.client.admin import Admin
 from ottla.client.config import ConsumerConfig
 from ottla.client.fetcher import Fetcher
 from ottla.client.lookup import TopicPartition
-from ottla.errors import codes
+from ottla.errors import KafkaStorageError, codes
 from ottla.protocol.codec import encode
 from ottla.protocol.messages.api_01_fetch import FetchRequest, FetchResponse
 from ottla.records.builder import BatchBuilder
@@ -133,6 +133,39 @@ def test_an_answer_that_was_let_go_is_asked_for_again(fetching: Fetching) -> Non
     fetching.answer(ID, found(1, records=batch()))
     assert not fetching.fetcher.has_records
     assert said(fetching.asked()) == (ID, 2, {1: 0}, [])
+
+
+def refused_for_good(fetching: Fetching, seconds: int) -> bool:
+    """Refuse partition 1 for so long; returns whether the user is told."""
+    for _ in range(seconds):
+        fetching.asked()
+        fetching.answer(ID, found(1, error=codes.KAFKA_STORAGE_ERROR))
+        fetching.script.network.calls.clear()  # metadata is asked for
+        fetching.script.clock.advance(1000)
+    return fetching.fetcher.error is not None
+
+
+def test_a_disk_that_stays_at_fault_is_told_and_not_waited_for_in_silence(
+    fetching: Fetching,
+) -> None:
+    fetching.begin()
+    assert not refused_for_good(fetching, 30)
+    assert refused_for_good(fetching, 1)
+    error = fetching.fetcher.take_error()
+    assert isinstance(error, KafkaStorageError)
+    assert "t/1 cannot be read at offset 0" in str(error)
+    assert not refused_for_good(fetching, 29)  # it is tried again, and told again
+    assert refused_for_good(fetching, 1)
+
+
+def test_a_disk_that_was_at_fault_for_a_while_is_not_told(fetching: Fetching) -> None:
+    fetching.begin()
+    assert not refused_for_good(fetching, 30)
+    fetching.asked()
+    fetching.answer(ID, found(1, records=batch()))
+    fetching.fetcher.take(10)
+    fetching.script.clock.advance(1000)
+    assert not refused_for_good(fetching, 30)
 
 
 def test_a_partition_with_an_error_is_asked_for_again_after_a_while(fetching: Fetching) -> None:

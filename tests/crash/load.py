@@ -25,7 +25,7 @@ from pathlib import Path
 
 from ottla import Admin, Consumer
 from ottla.client import node
-from ottla.errors import BrokerUnavailable, KafkaError, Timeout
+from ottla.errors import BrokerUnavailable, KafkaError, KafkaStorageError, Timeout
 from tests.crash.clients import (
     BACKOFF_MS,
     FLUSH_TIMEOUT_S,
@@ -373,10 +373,13 @@ class Load:
             for place in topic.places:
                 history.at_end[place] = []
         with Consumer(self._address, *names, stop_at_end=True) as consumer:
-            for record in consumer:
-                place = (record.topic, record.partition)
-                found = Found(record.offset, record.value or b"", record.key)
-                history.at_end[place].append(found)
+            try:
+                for record in consumer:
+                    place = (record.topic, record.partition)
+                    found = Found(record.offset, record.value or b"", record.key)
+                    history.at_end[place].append(found)
+            except KafkaStorageError as error:  # what was not read counts as lost
+                self.problems.append(f"not everything can be read: {error}")
             # Retention goes on: what was gone before it was read is before these.
             starts = {tuple(where): at for where, at in consumer.beginning_offsets().items()}
         told: dict[Place, int] = defaultdict(lambda: -1)

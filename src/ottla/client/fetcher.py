@@ -320,6 +320,7 @@ class Fetcher:
         self._fetching: set[Node] = set()
         self._sessions: dict[Node, FetchSession] = {}
         self._not_before_ms: dict[TopicPartition, float] = {}
+        self._unreadable_since_ms: dict[TopicPartition, float] = {}
         self._turn: deque[PartitionState] = deque()
         self._gone: dict[TopicPartition, int] = {}
         self._rests_until_ms = 0.0
@@ -341,6 +342,8 @@ class Fetcher:
             kept[where] = state
         self.partitions = kept
         self._gone = {where: gone for where, gone in self._gone.items() if where in kept}
+        since = self._unreadable_since_ms
+        self._unreadable_since_ms = {where: since[where] for where in kept if where in since}
         self._turn = deque(kept.values())
 
     def take_error(self) -> KafkaError | None:
@@ -578,6 +581,7 @@ class Fetcher:
                 if state is None or state.generation != generation:
                     continue
                 if part.error_code == codes.NONE:
+                    self._unreadable_since_ms.pop(where, None)
                     self._add(state, part, node)
                 else:
                     self._refused(state, part.error_code)
@@ -616,7 +620,23 @@ class Fetcher:
                 ),
             )
             return
+        if code == codes.KAFKA_STORAGE_ERROR and self._is_unreadable_for_good(state.where):
+            self.error = broker_error(
+                code,
+                f"{topic}/{partition} cannot be read at offset {state.fetch_offset}",
+                "Nothing was skipped: the position stays where it is, and reading is tried again.",
+                ("Read in the broker's log what is wrong with that partition or its disk.",),
+            )
         self._later(broker_error(code, f"{topic}/{partition} cannot be read"), [state.where])
+
+    def _is_unreadable_for_good(self, where: TopicPartition) -> bool:
+        """Whether its disk has been at fault for so long that no other broker has taken over."""
+        now = self._clock.monotonic_ms()
+        since = self._unreadable_since_ms.setdefault(where, now)
+        if now - since < self._config.request_timeout_ms:
+            return False
+        self._unreadable_since_ms[where] = now
+        return True
 
     def _later(self, error: BrokerError, partitions: Iterable[TopicPartition]) -> None:
         """Try again after a while, or tell the user where that is of no use."""
