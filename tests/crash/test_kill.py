@@ -13,6 +13,9 @@ from tests.crash.kills import CYCLES_SHORT, LATE, QUIET, Kills
 SERVE = "from ottla.cli.main import main; main()"
 
 FORGETS_PRODUCERS = """
+import os
+
+os.environ["OTTLA_PURE"] = "1"  # compiled classes cannot be changed
 from ottla.errors import codes
 from ottla.log.producer_state import ProducerState
 

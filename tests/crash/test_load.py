@@ -17,6 +17,9 @@ from tests.crash.load import Load, Topic, Writer
 from tests.crash.process import BrokerProcess
 
 REFUSES_WHAT_FOLLOWS = """
+import os
+
+os.environ["OTTLA_PURE"] = "1"  # compiled classes cannot be changed
 from ottla.cli.main import main
 from ottla.errors import codes
 from ottla.log.producer_state import ProducerState
