@@ -13,6 +13,7 @@ from ottla import Admin, Broker, Consumer, KafkaConsumer, Producer, Record
 from ottla.client.lookup import TopicPartition
 from ottla.errors import ClientError, Closed, ConfigError, CorruptRecords
 from ottla.errors.broker import OffsetOutOfRange, UnknownTopicOrPartition
+from tests.client.damaged import damage_the_second_of_three
 
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -251,13 +252,7 @@ def test_two_threads_cannot_use_one_consumer_at_once(broker: Broker) -> None:
 
 def test_a_damaged_batch_is_raised_with_its_place_and_can_be_passed(tmp_path: Path) -> None:
     with Broker(tmp_path) as broker:
-        for number in range(3):
-            with Producer(broker) as producer:
-                producer.send("t", f"{number}")
-        log = tmp_path / "t-0" / "00000000000000000000.log"
-        damaged = bytearray(log.read_bytes())
-        damaged[2 * len(damaged) // 3 - 1] ^= 0xFF
-        log.write_bytes(damaged)
+        damage_the_second_of_three(broker, tmp_path)
         with Consumer(broker, "t") as consumer:
             assert numbers(consumer.poll(30)) == [0]
             for _ in range(2):

@@ -17,6 +17,7 @@ from ottla.client.lookup import TopicPartition
 from ottla.errors import Closed, CorruptRecords, DeserializationFailed, MissingExtra, WokenUp
 from ottla.records.columns import RecordColumns, Run
 from ottla.records.columns_builder import ColumnsBuilder
+from tests.client.damaged import damage_the_second_of_three
 from tests.client.grouped import PATIENCE_S, QUICK_BROKER, QUICK_MEMBERS, T0, T1, create, write
 from tests.client.test_consumer import FIRST
 from tests.client.test_consumer import fill as fill_with_times
@@ -320,13 +321,7 @@ def test_records_that_cannot_be_read_can_be_left_out(
 
 def test_a_damaged_batch_is_raised_with_its_place_and_can_be_passed(tmp_path: Path) -> None:
     with Broker(tmp_path) as broker:
-        for number in range(3):
-            with Producer(broker) as producer:
-                producer.send("t", f"{number}")
-        log = tmp_path / "t-0" / "00000000000000000000.log"
-        damaged = bytearray(log.read_bytes())
-        damaged[2 * len(damaged) // 3 - 1] ^= 0xFF
-        log.write_bytes(damaged)
+        damage_the_second_of_three(broker, tmp_path)
         with Consumer(broker, "t") as consumer:
             assert numbers(consumer.poll_batch(PATIENCE_S)) == [0]
             for _ in range(2):

@@ -13,11 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ottla.errors import CorruptRecords
-from ottla.records.batch import Record, iterate_headers, iterate_records, read_header
+from ottla.records.batch import Record, iterate_records, read_header
 from ottla.records.columns import RecordColumns
 from ottla.records.columns_builder import NO_RECORDS, ColumnsBuilder, columns_of
 from ottla.wire.memory import Memory
-from tests.records.test_columns import CODECS, NO_LIMIT, ROWS, SEGMENTS, Row, build, with_crc
+from tests.records.test_columns import (
+    CODECS,
+    NO_LIMIT,
+    ROWS,
+    SEGMENTS,
+    Row,
+    both_of,
+    build,
+    with_crc,
+)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -70,14 +79,7 @@ def assert_is(columns: RecordColumns, records: list[Record]) -> None:
 
 @pytest.mark.parametrize("segment", SEGMENTS, ids=lambda path: path.parent.name)
 def test_a_real_kafkas_segments_are_the_same_rows(segment: Path) -> None:
-    data = segment.read_bytes()
-    builder = ColumnsBuilder(Memory(0))
-    records: list[Record] = []
-    for header in iterate_headers(data):
-        builder.add(iterate_records(data, header, "t"), NO_LIMIT, 0)
-        records += iterate_records(data, header, "t")
-    builder.end_run("t", 0)
-    assert_is(builder.finish(), records)
+    assert_is(*both_of(segment))
 
 
 @given(batches=st.lists(st.tuples(st.sampled_from(CODECS), ROWS), max_size=3))

@@ -100,8 +100,8 @@ def assert_same(columns: RecordColumns, records: list[Record]) -> None:
         assert len(column.offsets) == len(records) + 1
 
 
-@pytest.mark.parametrize("segment", SEGMENTS, ids=lambda path: path.parent.name)
-def test_the_columns_of_a_real_kafkas_segments_are_their_records(segment: Path) -> None:
+def both_of(segment: Path) -> tuple[RecordColumns, list[Record]]:
+    """Return the columns of all batches of a segment, and their records."""
     data = segment.read_bytes()
     builder = ColumnsBuilder(Memory(0))
     records: list[Record] = []
@@ -109,7 +109,12 @@ def test_the_columns_of_a_real_kafkas_segments_are_their_records(segment: Path) 
         builder.add(iterate_records(data, header, "t"), NO_LIMIT, 0)
         records += iterate_records(data, header, "t")
     builder.end_run("t", 0)
-    assert_same(builder.finish(), records)
+    return builder.finish(), records
+
+
+@pytest.mark.parametrize("segment", SEGMENTS, ids=lambda path: path.parent.name)
+def test_the_columns_of_a_real_kafkas_segments_are_their_records(segment: Path) -> None:
+    assert_same(*both_of(segment))
 
 
 @each_codec

@@ -19,6 +19,9 @@ class Api(NamedTuple):
     max_version: int
 
 
+API_VERSIONS = 18
+"""The key of the API that tells what is here."""
+
 APIS = {
     0: Api("produce", 0, 13),
     1: Api("fetch", 4, 18),
@@ -33,7 +36,7 @@ APIS = {
     14: Api("sync_group", 0, 5),
     15: Api("describe_groups", 0, 6),
     16: Api("list_groups", 0, 5),
-    18: Api("api_versions", 0, 4),
+    API_VERSIONS: Api("api_versions", 0, 4),
     19: Api("create_topics", 2, 7),
     20: Api("delete_topics", 1, 6),
     21: Api("delete_records", 0, 2),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import cython
 
+from ottla.broker.apis import API_VERSIONS
 from ottla.broker.handlers.api_18_api_versions import unsupported_version
 from ottla.broker.requests import CloseConnection, Context, Pending
 from ottla.broker.router import answer, failed, find_served
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from ottla.protocol.message import ApiMessage
     from ottla.wire import Buffer
 
-API_VERSIONS = 18
 _BYTES_AHEAD = 64 * 1024
 """How much is read ahead while a request is being answered."""
 

@@ -12,7 +12,7 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ottla.broker.apis import APIS
+from ottla.broker.apis import API_VERSIONS, APIS
 from ottla.broker.requests import CloseConnection, Pending
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ottla.wire.cursor import Reader, Writer
 
 _LOG = logging.getLogger("ottla.broker")
-_API_VERSIONS = 18
 
 
 class Served(NamedTuple):
@@ -79,7 +78,7 @@ def _load(key_and_version: int) -> Served | None:
         request,
         response,
         version >= request.SCHEMA.flexible,
-        version >= response.SCHEMA.flexible and key != _API_VERSIONS,
+        version >= response.SCHEMA.flexible and key != API_VERSIONS,
         handlers.handle,
         getattr(handlers, "answer_usual", None),
     )

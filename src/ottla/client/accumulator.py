@@ -30,7 +30,8 @@ from ottla.client.delivery import STORED, Batch, Delivery, ManyDeliveries
 from ottla.client.partitioner import Partitioner
 from ottla.clock import SystemClock
 from ottla.errors import RecordError
-from ottla.records.builder import FULL, buffer_size_for, new_buffer, pack_headers
+from ottla.records.builder import FULL, buffer_size_for, pack_headers
+from ottla.wire.memory import new_buffer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

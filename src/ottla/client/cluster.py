@@ -192,10 +192,7 @@ class Cluster:
         if self.unreachable is not None:
             return None
         due.append(self._maybe_ask(now))
-        for node in self.all_nodes():
-            # Where its time has come and nobody tries it, it is not needed now.
-            if node.state is NodeState.IDLE and node.next_try_ms > now:
-                due.append(node.next_try_ms)
+        due += [node.next_try(now) for node in self.all_nodes()]
         times = [each for each in due if each is not None]
         return min(times) if times else None
 

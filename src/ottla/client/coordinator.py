@@ -79,9 +79,7 @@ class Coordinator:
         for node in (self._membership, self._commits):
             if node is not None:
                 due.append(node.expire(now))
-                # Where its time has come and nobody tries it, it is not needed now.
-                if node.state.value == "idle" and node.next_try_ms > now:
-                    due.append(node.next_try_ms)
+                due.append(node.next_try(now))
         tries = self._failed_tries()
         if tries > self._tries:
             self._is_known = False  # it may be elsewhere now

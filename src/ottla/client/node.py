@@ -234,6 +234,14 @@ class Node:
 
     # -- time
 
+    def next_try(self, now_ms: float) -> float | None:
+        """Return when it may be connected to again, on the monotonic clock, or None.
+
+        Where that time has come and nobody tries it, it is not needed now.
+        """
+        is_waiting = self.state is NodeState.IDLE and self.next_try_ms > now_ms
+        return self.next_try_ms if is_waiting else None
+
     def expire(self, now_ms: float) -> float | None:
         """Give up what is late; returns when to look again, on the monotonic clock, or None."""
         if self.state is NodeState.CONNECTING:

@@ -42,7 +42,7 @@ _LITERALS = ("localhost", "")
 
 
 class _Ready(Protocol):
-    """What the selector knows."""
+    """Who is told that a socket is ready."""
 
     def ready(self, events: int) -> None:
         """Go on: the socket can be read or written."""

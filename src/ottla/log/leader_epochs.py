@@ -86,8 +86,9 @@ class LeaderEpochs:
 
     def waiting(self) -> list[tuple[str, bytes]]:
         """Return the file's path and content where it waits for a recovery point."""
-        content = checkpoints.encode_epochs(self._entries)
-        return [(self._path, content)] if self._is_waiting else []
+        if not self._is_waiting:
+            return []
+        return [(self._path, checkpoints.encode_epochs(self._entries))]
 
     def saved(self) -> None:
         """Take note that what was waiting is in its place."""

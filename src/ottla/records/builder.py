@@ -18,12 +18,12 @@ import cython
 
 from ottla.wire.compression import NONE, compress
 from ottla.wire.crc32c import crc32c
+from ottla.wire.memory import new_buffer
 
 if TYPE_CHECKING:
     Headers = Iterable[tuple[str, bytes | None]]
 
 if cython.compiled:
-    from cython.cimports.cpython.bytearray import PyByteArray_FromStringAndSize
     from cython.cimports.libc.string import memcpy
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
@@ -269,13 +269,6 @@ class BatchBuilder:
         batch = memoryview(buffer)[:size]
         _CRC.pack_into(buffer, _CRC_AT, crc32c(batch[_CRC_START:]))
         return batch
-
-
-def new_buffer(size: cython.Py_ssize_t) -> bytearray:
-    """Return a buffer of which nothing is read before it is written: compiled it is not cleared."""
-    if cython.compiled:
-        return PyByteArray_FromStringAndSize(cython.NULL, size)
-    return bytearray(size)
 
 
 def buffer_size_for(size: int) -> int:

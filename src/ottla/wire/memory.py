@@ -50,8 +50,8 @@ class Memory:
             if len(chunk) == wanted and _is_free(chunk):
                 return memoryview(chunk)
         if wanted > self._kept_bytes_max // 2:
-            return memoryview(_new(size))
-        chunk = _new(wanted)
+            return memoryview(new_buffer(size))
+        chunk = new_buffer(wanted)
         kept.append(chunk)
         self._kept_bytes += wanted
         while self._kept_bytes > self._kept_bytes_max or len(kept) > CHUNKS_MAX:
@@ -67,7 +67,8 @@ def _is_free(chunk: bytearray) -> bool:
     return True
 
 
-def _new(size: int) -> bytearray:
+def new_buffer(size: cython.Py_ssize_t) -> bytearray:
+    """Return a buffer of which nothing is read before it is written: compiled it is not cleared."""
     if cython.compiled:
-        return PyByteArray_FromStringAndSize(cython.NULL, size)  # not cleared
+        return PyByteArray_FromStringAndSize(cython.NULL, size)
     return bytearray(size)
