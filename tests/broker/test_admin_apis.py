@@ -513,6 +513,27 @@ def test_records_can_be_deleted_on_a_disk_that_nobody_knew_to_be_full(
     assert asking.after_power_cut().fetch("t", offset=2).error_code == codes.OFFSET_OUT_OF_RANGE
 
 
+def test_records_can_be_deleted_while_a_look_for_room_holds_the_rest_of_a_full_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asking = with_records()
+    asking.engine.store.note_full(DiskFull("no space left on the disk"))
+    original, refused = asking.files.write, []
+
+    def full_once(path: str, content: bytes) -> None:
+        if not refused:
+            refused.append(path)
+            raise DiskFull(f"no space left while writing to {path}")
+        original(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asking.files, "write", full_once)
+        result = asking.ask(delete_records(asking, 3)).topics[0].partitions[0]
+    assert refused
+    assert (result.error_code, result.low_watermark) == (codes.NONE, 3)
+    assert asking.after_power_cut().fetch("t", offset=2).error_code == codes.OFFSET_OUT_OF_RANGE
+
+
 def test_topics_can_be_deleted_on_a_disk_that_nobody_knew_to_be_full_and_not_created(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

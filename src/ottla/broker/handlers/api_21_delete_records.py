@@ -62,9 +62,14 @@ def _answer_durably(
     engine: Engine, response: DeleteRecordsResponse, moved: list[tuple[PartitionLog, _Result]]
 ) -> Pending:
     pending = Pending()
+    was_full = False
 
     def noted(error: StorageError | None) -> None:
-        if isinstance(error, DiskFull) and engine.store.full is None:
+        nonlocal was_full
+        if isinstance(error, DiskFull) and not was_full:
+            # Once more, also where the disk was known to be full: the look for room holds what is
+            # left of it for a moment, and looks again only a second later.
+            was_full = True
             engine.note_full(error)
             engine.commit.add_job(engine.store.note_log_starts(), noted)
             return
