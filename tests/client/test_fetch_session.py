@@ -29,20 +29,28 @@ def batch(base_offset: int = 0) -> bytes:
     return bytes(data)
 
 
-def found(partition: int, *, records: bytes = b"", error: int = 0) -> FetchResponse.PartitionData:
+def found(
+    partition: int, *, records: bytes = b"", error: int = 0, end: int = 1, stable_end: int = -1
+) -> FetchResponse.PartitionData:
     return FetchResponse.PartitionData(
-        partition_index=partition, error_code=error, records=records, high_watermark=1
+        partition_index=partition,
+        error_code=error,
+        records=records,
+        high_watermark=end,
+        last_stable_offset=stable_end,
     )
 
 
 class Fetching:
     """A fetcher of topic t, and a test for its broker."""
 
-    def __init__(self, partitions: int = 3) -> None:
+    def __init__(self, partitions: int = 3, isolation_level: str = "read_uncommitted") -> None:
         self.script = Script(partitions=partitions, linger_ms=0)
         self.script.settle()
         self.cluster = self.script.core.cluster
-        self.fetcher = Fetcher(ConsumerConfig(), self.cluster, self.script.clock)
+        self.fetcher = Fetcher(
+            ConsumerConfig(isolation_level=isolation_level), self.cluster, self.script.clock
+        )
         self.fetcher.assign([TopicPartition("t", number) for number in range(partitions)], None)
         for state in self.fetcher.partitions.values():
             state.seek(0)
@@ -54,6 +62,10 @@ class Fetching:
     def asked(self) -> FetchRequest:
         """Return the fetch that is sent now; it is under way until it is answered."""
         self.fetcher.step()
+        return self.asked_already()
+
+    def asked_already(self) -> FetchRequest:
+        """Return the fetch that was sent without another turn."""
         ((self.channel, self.call),) = self.script.network.calls
         self.script.network.calls.clear()
         request = self.call.request
@@ -100,6 +112,41 @@ def test_after_the_first_fetch_only_what_has_changed_is_named(fetching: Fetching
     assert len(fetching.fetcher.take(10)) == 1
     fetching.script.clock.advance(1000)
     assert said(fetching.asked()) == (ID, 3, {}, [])
+
+
+def test_what_an_answer_has_left_is_asked_for_before_the_answer_is_read(fetching: Fetching) -> None:
+    fetching.begin()
+    fetching.asked()
+    fetching.answer(ID, found(1, records=batch(), end=9))
+    ahead = fetching.asked_already()
+    assert said(ahead) == (ID, 2, {1: 1}, [])
+    assert ahead.max_wait_ms == 0
+    assert len(fetching.fetcher.take(10)) == 1
+    fetching.answer(ID, found(1, records=batch(1), end=9))
+    assert said(fetching.asked_already()) == (ID, 3, {1: 2}, [])
+    fetching.answer(ID, found(1, records=batch(2), end=9))
+    assert not fetching.script.network.calls  # two answers of it lie here
+    assert said(fetching.asked()) == (ID, 4, {}, [1])
+
+
+def test_where_an_answer_has_brought_nothing_or_all_there_is_no_fetch_is_sent_ahead(
+    fetching: Fetching,
+) -> None:
+    fetching.begin()
+    fetching.asked()
+    fetching.answer(ID, found(1, end=9))
+    assert not fetching.script.network.calls
+    fetching.asked()
+    fetching.answer(ID, found(1, records=batch(), end=1))
+    assert not fetching.script.network.calls
+
+
+def test_what_is_not_stable_yet_is_not_fetched_ahead_for_who_reads_what_is_committed() -> None:
+    fetching = Fetching(isolation_level="read_committed")
+    fetching.begin()
+    fetching.asked()
+    fetching.answer(ID, found(1, records=batch(), end=9, stable_end=1))
+    assert not fetching.script.network.calls
 
 
 def test_a_paused_partition_is_forgotten_and_named_when_it_goes_on(fetching: Fetching) -> None:

@@ -571,6 +571,7 @@ class Fetcher:
             # It would be asked over and over until the user has read what lies here.
             self._rests_until_ms = self._clock.monotonic_ms() + _REST_MS
         names = {info.topic_id: info.name for info in self._cluster.topics.values()}
+        has_more = False
         for topic in response.responses:
             name = topic.topic or names.get(topic.topic_id, "")
             for part in topic.partitions:
@@ -582,11 +583,14 @@ class Fetcher:
                     continue
                 if part.error_code == codes.NONE:
                     self._unreadable_since_ms.pop(where, None)
-                    self._add(state, part, node)
+                    has_more |= self._add(state, part, node)
                 else:
                     self._refused(state, part.error_code)
+        if has_more:  # what comes next is on its way while this is read
+            self._step_fetches(self._clock.monotonic_ms())
 
-    def _add(self, state: PartitionState, part: FetchResponse.PartitionData, node: Node) -> None:
+    def _add(self, state: PartitionState, part: FetchResponse.PartitionData, node: Node) -> bool:
+        """Take an answer; tells whether it has left something that is wanted now."""
         first_offset = state.fetch_offset
         try:
             state.add(part)
@@ -601,6 +605,8 @@ class Fetcher:
                 f"{topic}/{partition}: the answer to a fetch at offset {state.fetch_offset} is "
                 f"damaged: {error.what}"
             )
+        end = part.last_stable_offset if self._committed_only else part.high_watermark
+        return first_offset < state.fetch_offset < end and state.wants_more
 
     def _refused(self, state: PartitionState, code: int) -> None:
         topic, partition = state.where
