@@ -30,7 +30,7 @@ def fill(broker: Broker, count: int, partitions: int = 1) -> None:
         admin.create_topic("t", partitions)
     with Producer(broker, linger_ms=10_000) as producer:
         for number in range(count):
-            producer.send("t", f"{number}", partition=number % partitions)
+            producer.send("t", f"{number}", partition=number % partitions, timestamp_ms=1)
 
 
 def numbers(records: Iterable[Record]) -> list[int]:
