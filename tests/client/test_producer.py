@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from ottla import Admin, Broker, Consumer, Delivery, KafkaProducer, Producer, RecordMetadata
+from ottla.client.network import Call
 from ottla.errors import BufferFull, ClientError, FlushTimeout, RecordError, Timeout
+from ottla.protocol.messages.api_00_produce import ProduceRequest
 from ottla.wire.compression import NAMES
 
 
@@ -201,6 +204,27 @@ def test_state_tells_whether_a_broker_is_connected(broker: Broker) -> None:
     producer.close()
     assert producer.state == "closed"
     assert "closed" in repr(producer)
+
+
+@pytest.fixture
+def no_garbage_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("over", ["tcp", "embedded"])
+def test_a_request_that_was_answered_is_gone_without_the_garbage_collector(
+    broker: Broker, over: str, no_garbage_collector: None
+) -> None:
+    """Its records would be held as well: no batch could use their memory again."""
+    with Producer(broker.listen() if over == "tcp" else broker) as producer:
+        for number in range(5):
+            producer.send("answered", b"%d" % number)
+            producer.flush()
+        requests = [each.request for each in gc.get_objects() if isinstance(each, Call)]
+    assert "answered" not in str([each for each in requests if isinstance(each, ProduceRequest)])
 
 
 @pytest.mark.parametrize("over", ["tcp", "embedded", "memory"])

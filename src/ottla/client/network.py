@@ -66,7 +66,7 @@ class Call:
     ) -> None:
         self.request = request
         self.response_class = response_class
-        self.done = done
+        self.done: Callable[[Any, KafkaError | None], None] | None = done
         self.expects_response = expects_response
         self.traced = traced
         self.timeout_ms = timeout_ms
@@ -75,6 +75,16 @@ class Call:
         self.sent_ns = 0
         self.answered_ns = 0
         self.broker_events: BrokerEvents | None = None
+
+    def finish(self, response: ApiMessage | None, error: KafkaError | None) -> None:
+        """Call `done`, and let go of it.
+
+        What it holds may hold this call: nobody but the garbage collector would free either, nor
+        the records of a request.
+        """
+        done, self.done = self.done, None
+        if done is not None:
+            done(response, error)
 
 
 class Channel(Protocol):

@@ -134,7 +134,7 @@ class Node:
             call.version = self.best_version(type(call.request), version_max)
             if call.version < 0:
                 name = type(call.request).__name__.removesuffix("Request")
-                call.done(None, KafkaError(f"the broker {self.peer} does not support {name}"))
+                call.finish(None, KafkaError(f"the broker {self.peer} does not support {name}"))
                 return
         call.deadline_ms = self._clock.monotonic_ms() + self._timeout_ms(call)
         self._in_flight.append(call)
@@ -188,12 +188,12 @@ class Node:
     def answered(self, call: Call, response: ApiMessage) -> None:
         """Give an answer to who asked."""
         self._in_flight.remove(call)
-        call.done(response, None)
+        call.finish(response, None)
 
     def left(self, call: Call) -> None:
         """Tell who sent a request without an answer that it left."""
         self._in_flight.remove(call)
-        call.done(None, None)
+        call.finish(None, None)
 
     def lost(self, error: KafkaError) -> None:
         """Take note that the connection broke."""
@@ -230,7 +230,7 @@ class Node:
         self.state = NodeState.IDLE
         in_flight, self._in_flight = self._in_flight, deque()
         for call in in_flight:
-            call.done(None, error)
+            call.finish(None, error)
 
     # -- time
 
