@@ -126,6 +126,32 @@ def test_columns_are_the_records_of_any_batch(
     assert_same(collected(data, offset, at_once), iterated(data, offset))
 
 
+@pytest.mark.parametrize("nulls", [0, 1, 7, 8, 250, 700])
+@pytest.mark.parametrize("gap", [1, 9])
+def test_columns_are_the_records_also_where_many_in_a_row_have_no_key_or_value(
+    nulls: int, gap: int
+) -> None:
+    rows: list[Row] = []
+    for index in range(900):
+        is_null = index % (nulls + gap) < nulls
+        sized = b"%d" % index * (30_000 if index == 500 else index % 40)
+        rows.append((index * 20, None if is_null else sized, sized if is_null else None, []))
+    data = build(rows)
+    assert_same(collected(data), iterated(data))
+    assert_same(collected(data, 300, 301), iterated(data, 300))
+
+
+def test_columns_are_the_records_of_a_batch_with_numbers_of_every_length() -> None:
+    stamps = (0, 63, 64, 8191, 8192, (1 << 20) - 1, 1 << 20, 1 << 40)
+    rows: list[Row] = [(stamp, None, None, []) for stamp in stamps]
+    rows += [(0, b"", b"v" * (index % 3), []) for index in range(9000)]
+    rows += [(stamp, None, None, []) for stamp in stamps[::-1]]
+    data = build(rows)
+    columns = collected(data)
+    assert columns.timestamps[: len(stamps)].tolist() == list(stamps)
+    assert_same(columns, iterated(data))
+
+
 def test_what_compaction_has_left_keeps_its_offsets() -> None:
     data = build([(index, b"%d" % (index % 3), b"value %d" % index, []) for index in range(6)])
     header, latest = read_header(data), LatestOffsets(lambda count: None)

@@ -1,8 +1,9 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Makes columns of batches, or of records that are objects already.
 
-The builder reads what nearly all records look like - sizes of one byte or two - in a loop of its
-own, and leaves every other one to `RecordIterator`, which also knows what is wrong with it.
+The builder finds what nearly all records look like - numbers of up to three bytes - in a loop of
+its own, and copies then what was found, column by column. Every other record is left to
+`RecordIterator`, which also knows what is wrong with it.
 
 A record of seven bytes, the smallest there is, takes 24 of columns, 28 where some have headers.
 Columns that grow double, and memory is lent in powers of two: so a batch takes no more than
@@ -19,7 +20,7 @@ from ottla.errors import CorruptRecords
 from ottla.records.batch import BatchHeader, Bytes, RecordIterator
 from ottla.records.builder import pack_headers
 from ottla.records.columns import BytesColumn, RecordColumns, Run
-from ottla.wire.memory import Memory
+from ottla.wire.memory import Memory, new_buffer
 
 if TYPE_CHECKING:
     from ottla.records.batch import Record
@@ -39,6 +40,12 @@ _FIXED_BYTES = cython.declare(cython.Py_ssize_t, 24)
 _BLOCK_BYTES = cython.declare(cython.Py_ssize_t, 32)
 _SHORT_BYTES_MAX = cython.declare(cython.longlong, 512)
 """Up to here bytes are copied in blocks."""
+
+_LONG = cython.declare(cython.int, 0x40000000)
+"""Stands for a varint of more than three bytes: no shorter one is as much."""
+
+_AT_ONCE = cython.declare(cython.int, 256)
+"""How many records are looked for before their bytes are copied: what was found stays at hand."""
 
 
 @cython.cclass
@@ -142,6 +149,34 @@ class _Column:
         self.nulls = nulls
         return None
 
+    @cython.cfunc
+    @cython.returns(cython.int)
+    @cython.exceptval(-1)
+    def append_nulls(
+        self, index: cython.Py_ssize_t, found: cython.p_int, each: cython.int, count: cython.int
+    ) -> int:
+        """Note that record `index + each` has none, and those behind it without a gap.
+
+        Returns:
+            The first that has some, or `count`; see `_append_some`.
+        """
+        at: cython.Py_ssize_t = index + each
+        if not self.validity:
+            self.begin_nulls()
+        size: cython.int = self.size
+        while each < count and found[_AT_ONCE + each] < 0:
+            each += 1
+            self.offsets[index + each] = size
+        self.nulls += index + each - at
+        while at < index + each:
+            if at & 7 == 0 and at + 8 <= index + each:
+                self.validity[at >> 3] = 0
+                at += 8
+            else:
+                self.validity[at >> 3] &= ~(1 << (at & 7)) & 0xFF
+                at += 1
+        return each
+
     def finish(self, count: int) -> BytesColumn:
         """Return what is there."""
         validity = None
@@ -175,17 +210,7 @@ def _append(
     if size > column.room - column.size:
         column.grow(column.size + size)
     if cython.compiled:
-        to: cython.p_uchar = column.data + column.size
-        data: cython.p_const_uchar = source.data + start
-        if size > _SHORT_BYTES_MAX or (
-            size + _BLOCK_BYTES > min(column.room - column.size, source.size - start)
-        ):
-            memcpy(to, data, size)
-        else:  # far quicker than what a C compiler makes of it; bytes behind the end do no harm
-            copied: cython.Py_ssize_t = 0
-            while copied < size:
-                memcpy(to + copied, data + copied, 32)  # _BLOCK_BYTES, known when compiled
-                copied += 32
+        memcpy(column.data + column.size, source.data + start, size)
     else:
         column.data[column.size : column.size + size] = source.data[start : start + size]
     column.size += size
@@ -194,18 +219,74 @@ def _append(
 
 
 @cython.cfunc
+def _append_some(
+    column: _Column, index: cython.Py_ssize_t, source: Bytes, found: cython.p_int, count: cython.int
+) -> object:
+    """Append the bytes of `count` records, the first of them record `index`.
+
+    Args:
+        column: the column.
+        index: of the first record.
+        source: what the bytes lie in.
+        found: where each record's begin, and `_AT_ONCE` numbers behind that how many there are; a
+            size is negative where there are none.
+        count: how many records.
+    """
+    each: cython.int = 0
+    size: cython.Py_ssize_t
+    to: cython.p_uchar = column.data
+    offsets: cython.p_int = column.offsets + index + 1 if cython.compiled else column.offsets
+    total: cython.Py_ssize_t = column.size
+    room: cython.Py_ssize_t = column.room - _BLOCK_BYTES
+    end: cython.Py_ssize_t = source.size - _BLOCK_BYTES
+    while each < count:
+        size = found[_AT_ONCE + each]
+        if cython.compiled and 0 <= size <= _SHORT_BYTES_MAX:
+            data: cython.p_const_uchar = source.data + found[each]
+            if total + size <= room and found[each] + size <= end:
+                # Far quicker than what a C compiler makes of it; bytes behind the end do no harm.
+                copied: cython.Py_ssize_t = 0
+                while copied < size:
+                    memcpy(to + total + copied, data + copied, 32)  # _BLOCK_BYTES, as a constant
+                    copied += 32
+                total += size
+                offsets[each] = cython.cast(cython.int, total)
+                each += 1
+                continue
+        column.size = total
+        if size < 0:
+            each = column.append_nulls(index, found, each, count)
+            continue
+        _append(column, index + each, source, found[each], size)
+        each += 1
+        to, total, room = column.data, column.size, column.room - _BLOCK_BYTES
+    column.size = total
+    return None
+
+
+@cython.cfunc
 @cython.inline
-@cython.returns(cython.int)
-def _short(data: cython.p_const_uchar, at: cython.Py_ssize_t) -> int:
-    """Decode a zigzag varint of one byte or two: four times its value, and its size; else 0."""
+@cython.exceptval(check=False)
+def _short(
+    data: cython.p_const_uchar, at: cython.Py_ssize_t
+) -> tuple[cython.int, cython.Py_ssize_t]:
+    """Decode a zigzag varint of up to three bytes: its value, or `_LONG`, and where it ends.
+
+    Where it ends is told by branches and not computed from what was read: so a processor goes on
+    behind a number that it expects to be as long as the last one was, and does not wait for it.
+    """
     first: cython.int = data[at]
     if first < 0x80:
-        return ((first >> 1) ^ -(first & 1)) * 4 + 1
+        return (first >> 1) ^ -(first & 1), at + 1
     second: cython.int = data[at + 1]
-    if second >= 0x80:
-        return 0
-    first = (first & 0x7F) | (second << 7)
-    return ((first >> 1) ^ -(first & 1)) * 4 + 2
+    first = (first & 0x7F) | ((second & 0x7F) << 7)
+    if second < 0x80:
+        return (first >> 1) ^ -(first & 1), at + 2
+    third: cython.int = data[at + 2]
+    if third >= 0x80:
+        return _LONG, at + 3
+    first |= third << 14
+    return (first >> 1) ^ -(first & 1), at + 3
 
 
 @cython.cclass
@@ -232,6 +313,9 @@ class ColumnsBuilder:
     _room: cython.Py_ssize_t
     _run_start: cython.Py_ssize_t
     _size_max: cython.Py_ssize_t
+    _found: tuple[bytearray, bytearray]
+    _found_keys: cython.p_int
+    _found_values: cython.p_int
 
     def __init__(
         self, memory: Memory, count: int = 512, size: int = 4096, size_max: int = 1 << 30
@@ -247,6 +331,7 @@ class ColumnsBuilder:
         self._count = 0
         self._room = count
         self._run_start = 0
+        self._found = new_buffer(8 * _AT_ONCE), new_buffer(8 * _AT_ONCE)
         self._look()
 
     @cython.cfunc
@@ -256,7 +341,13 @@ class ColumnsBuilder:
             self._offsets = cython.cast(cython.p_longlong, cython.cast(cython.p_uchar, offsets))
             stamps: bytearray = self._timestamps_view.obj
             self._timestamps = cython.cast(cython.p_longlong, cython.cast(cython.p_uchar, stamps))
+            keys: bytearray = self._found[0]
+            self._found_keys = cython.cast(cython.p_int, cython.cast(cython.p_uchar, keys))
+            values: bytearray = self._found[1]
+            self._found_values = cython.cast(cython.p_int, cython.cast(cython.p_uchar, values))
         else:
+            self._found_keys = memoryview(self._found[0]).cast("i")
+            self._found_values = memoryview(self._found[1]).cast("i")
             self._offsets = self._offsets_view[: len(self._offsets_view) // 8 * 8].cast("q")
             self._timestamps = self._timestamps_view[: len(self._timestamps_view) // 8 * 8].cast(
                 "q"
@@ -337,69 +428,95 @@ class ColumnsBuilder:
         """Add records for as long as they are as most are; False where none was passed.
 
         It goes on where `reader` stands, and leaves it behind the last record that it has passed.
-        A record is as most are when each of its numbers takes a byte or two, what it names fits
-        into it, and it has no headers.
         """
-        source: Bytes = reader._source
-        data: cython.p_const_uchar = source.data
-        size: cython.Py_ssize_t = source.size
-        keys: _Column = self._keys
-        values: _Column = self._values
-        index: cython.Py_ssize_t = self._count
+        before: cython.int = reader._left
+        left: cython.int = before + 1
+        while reader._left < left and reader._left > 0 and self._count < stop:
+            left = reader._left
+            index: cython.Py_ssize_t = self._count
+            count: cython.int = self._find_some(reader, min(stop - index, _AT_ONCE), wanted)
+            _append_some(self._keys, index, reader._source, self._found_keys, count)
+            _append_some(self._values, index, reader._source, self._found_values, count)
+            headers = self._headers
+            if headers is not None:
+                each: cython.Py_ssize_t
+                for each in range(index + 1, index + count + 1):
+                    headers.offsets[each] = headers.size
+            self._count = index + count
+        return reader._left != before
+
+    @cython.cfunc
+    @cython.returns(cython.int)
+    @cython.exceptval(check=False)
+    def _find_some(
+        self, reader: RecordIterator, most: cython.Py_ssize_t, wanted: cython.longlong
+    ) -> int:
+        """Find where the keys and values of records lie, and note their offsets and timestamps.
+
+        A record is as most are when each of its numbers takes up to three bytes, what it names fits
+        into it, and it has no headers; it ends before the first that is not.
+
+        Args:
+            reader: goes behind what was found.
+            most: how many at most.
+            wanted: the first offset that counts.
+
+        Returns:
+            How many were found that count.
+        """
+        data: cython.p_const_uchar = reader._source.data
+        size: cython.Py_ssize_t = reader._source.size
+        keys: cython.p_int = self._found_keys
+        values: cython.p_int = self._found_values
         offsets: cython.p_longlong = self._offsets
         timestamps: cython.p_longlong = self._timestamps
+        first: cython.Py_ssize_t = self._count
+        count: cython.Py_ssize_t = 0
         position: cython.Py_ssize_t = reader._position
         left: cython.int = reader._left
-        before: cython.int = left
         last: cython.longlong = reader._offset
         header: BatchHeader = reader._header
         counts: cython.int = 0 if reader._append_time else 1
+        base_offset: cython.longlong = header.base_offset
         base_timestamp: cython.longlong = header.base_timestamp if counts else header.max_timestamp
-        while left > 0 and index < stop and position + _FIELDS_BYTES_MAX <= size:
-            found: cython.int = _short(data, position)
-            at: cython.Py_ssize_t = position + (found & 3)
-            end: cython.Py_ssize_t = at + (found >> 2)
-            if found & 3 == 0 or found < 0 or end > size:
+        at: cython.Py_ssize_t
+        end: cython.Py_ssize_t
+        record_size: cython.int
+        stamp: cython.int
+        delta: cython.int
+        key_size: cython.int
+        value_size: cython.int
+        while left > 0 and count < most and position + _FIELDS_BYTES_MAX <= size:
+            record_size, at = _short(data, position)
+            end = at + record_size
+            if record_size < 0 or end > size:
                 break
-            at += 1
-            stamp: cython.int = _short(data, at)
-            at += stamp & 3
-            delta: cython.int = _short(data, at)
-            at += delta & 3
-            key: cython.int = _short(data, at)
-            at += key & 3
-            key_size: cython.int = key >> 2
-            key_start: cython.Py_ssize_t = at
-            if stamp & 3 == 0 or delta & 3 == 0 or key & 3 == 0 or key_size < -1:
+            stamp, at = _short(data, at + 1)
+            delta, at = _short(data, at)
+            key_size, at = _short(data, at)
+            keys[count] = at
+            keys[_AT_ONCE + count] = key_size
+            if max(stamp, delta) == _LONG or key_size < -1:
                 break
             if key_size > 0:
                 at += key_size
-            if at + 2 > end:
+            if at + 2 > end or at + 3 > size:
                 break
-            found = _short(data, at)
-            at += found & 3
-            value_size: cython.int = found >> 2
-            value_start: cython.Py_ssize_t = at
+            value_size, at = _short(data, at)
+            values[count] = at
+            values[_AT_ONCE + count] = value_size
             if value_size > 0:
                 at += value_size
-            if found & 3 == 0 or value_size < -1 or at + 1 != end or data[at] != 0:
+            if value_size < -1 or at + 1 != end or data[at] != 0:
                 break
             position = end
             left -= 1
-            last = header.base_offset + (delta >> 2)
-            if last >= wanted:
-                offsets[index] = last
-                timestamps[index] = base_timestamp + counts * (stamp >> 2)
-                _append(keys, index, source, key_start, key_size)
-                _append(values, index, source, value_start, value_size)
-                if self._headers is not None:
-                    _append(self._headers, index, source, position, 0)
-                index += 1
-        self._count = index
-        reader._position = position
-        reader._left = left
-        reader._offset = last
-        return left != before
+            last = base_offset + delta
+            offsets[first + count] = last
+            timestamps[first + count] = base_timestamp + counts * stamp
+            count += last >= wanted
+        reader._position, reader._left, reader._offset = position, left, last
+        return count
 
     @cython.cfunc
     def _add_current(self, reader: RecordIterator) -> object:
