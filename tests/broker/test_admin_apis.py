@@ -518,7 +518,8 @@ def test_records_can_be_deleted_while_a_look_for_room_holds_the_rest_of_a_full_d
 ) -> None:
     asking = with_records()
     asking.engine.store.note_full(DiskFull("no space left on the disk"))
-    original, refused = asking.files.write, []
+    original = asking.files.write
+    refused: list[str] = []
 
     def full_once(path: str, content: bytes) -> None:
         if not refused:
