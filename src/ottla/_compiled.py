@@ -34,10 +34,12 @@ MODULES = (
     "ottla.client.sending",
     "ottla.client.handing",
     "ottla.client.network",
+    "ottla.client.produce_call",
     "ottla.client.node",
     "ottla.client.cluster",
     "ottla.client.sender",
     "ottla.client.driver",
+    "ottla.client.producer_core",
     "ottla.client.tcp",
 )
 """Dotted names of the compiled modules, in the order of the layers."""

@@ -6,7 +6,7 @@ from typing import Any
 from ottla.client.config import ProducerConfig
 from ottla.client.delivery import Delivery
 from ottla.client.network import Call, Listener
-from ottla.client.producer import ProducerCore
+from ottla.client.producer_core import ProducerCore
 from ottla.clock import ManualClock
 from ottla.errors import BrokerUnavailable, codes
 from ottla.protocol.message import ApiMessage
@@ -34,6 +34,7 @@ class ScriptedChannel:
 
     def send(self, call: Call) -> None:
         call.sent_ns = self.network.clock.monotonic_ns()
+        assert call.request is not None, "taken as it is when it is sent"
         if not call.expects_response:
             self.network.arriving.append(lambda: self.listener.left(call))
         self.network.calls.append((self, call))

@@ -290,6 +290,7 @@ class Connection:
     def send(self, call: Call) -> None:
         broker = self._broker
         call.sent_ns = broker.happenings.clock.monotonic_ns()
+        assert call.request is not None, "taken as it is when it is sent"
         if broker.rng.random() < broker.loss:
             self._happenings.after(broker.delay_ms(), self.lose)
             if broker.rng.random() < 0.5:  # else it arrives, and nobody will know

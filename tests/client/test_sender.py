@@ -1,9 +1,10 @@
 """The sender against a scripted broker: order, retries, sequences, and what is told in the end."""
 
+from typing import Any
+
 import pytest
 
 from ottla.client.delivery import Delivery
-from ottla.client.node import Node
 from ottla.errors import (
     BrokerUnavailable,
     ClientError,
@@ -404,9 +405,19 @@ def test_what_had_no_answer_once_stays_unknown_whatever_is_answered_later() -> N
     assert isinstance(error_of(delivery), OutcomeUnknown)
 
 
-def test_only_partitions_with_something_to_send_are_looked_at(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class _Leaders(list[int]):
+    """Leaders that remember whose was asked for."""
+
+    def __init__(self, leaders: list[int]) -> None:
+        super().__init__(leaders)
+        self.asked: list[int] = []
+
+    def __getitem__(self, partition: Any) -> Any:
+        self.asked.append(partition)
+        return super().__getitem__(partition)
+
+
+def test_only_partitions_with_something_to_send_are_looked_at() -> None:
     script = Script(partitions=1000, linger_ms=5)
     for partition in range(1000):
         script.send(partition=partition)
@@ -415,14 +426,9 @@ def test_only_partitions_with_something_to_send_are_looked_at(
     for _ in range(len(script.produced)):
         script.answer()
     script.run()
-    asked: list[int] = []
-    leader_of = script.core.cluster.leader_of
-
-    def asking(topic: str, partition: int) -> Node | None:
-        asked.append(partition)
-        return leader_of(topic, partition)
-
-    monkeypatch.setattr(script.core.cluster, "leader_of", asking)
+    topic = script.core.cluster.topics["t"]
+    topic.leaders = leaders = _Leaders(topic.leaders)
+    asked = leaders.asked
     script.send(partition=17)
     script.send(partition=900)
     script.run()

@@ -15,11 +15,18 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import cython
+
 from ottla.client.network import Call
 from ottla.client.node import Node, NodeState
 from ottla.errors import BrokerUnavailable, KafkaError, codes
 from ottla.protocol.message import ZERO_UUID
 from ottla.protocol.messages.api_03_metadata import MetadataRequest, MetadataResponse
+
+if cython.compiled:
+    from cython.cimports.ottla.client.node import sooner
+else:
+    from ottla.client.node import sooner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -109,6 +116,7 @@ class Cluster:
         self._next_ask_ms = 0.0
         self.updated_ms: float | None = None
         self._told_ms = 0.0
+        self._age_max_ms = config.metadata_max_age_ms
 
     def _new_node(self, host: str, port: int) -> Node:
         return Node(self._network, host, port, self._clock, self._config)
@@ -125,7 +133,13 @@ class Cluster:
     @property
     def was_reached(self) -> bool:
         """Whether any broker was ever reached."""
-        return any(node.was_ready for node in self._all_nodes)
+        node: Node
+        for node in self._all_nodes:
+            if node.was_ready:
+                break
+        else:
+            return False
+        return True
 
     def all_nodes(self) -> list[Node]:
         """Return the brokers, the bootstrap addresses included."""
@@ -142,9 +156,9 @@ class Cluster:
                 return node
         return None
 
-    def leader_of(self, topic: str, partition: int) -> Node | None:
+    def leader_of(self, topic: str, partition: cython.int) -> Node | None:
         """Return the broker that leads a partition, or None where it is not known."""
-        info = self.topics.get(topic)
+        info: TopicInfo | None = self.topics.get(topic)
         if info is None or not 0 <= partition < len(info.leaders):
             return None
         return self.nodes.get(info.leaders[partition])
@@ -186,23 +200,25 @@ class Cluster:
 
     def step(self) -> float | None:
         """Do what is due; returns when to look again, on the monotonic clock, or None."""
-        now = self._clock.monotonic_ms()
-        due = [node.expire(now) for node in self.all_nodes()]
+        now: cython.double = self._clock.monotonic_ms()
+        node: Node
+        due: float | None = None
+        for node in self._all_nodes:
+            due = sooner(due, node.expire(now))
         self._judge(now)
         if self.unreachable is not None:
             return None
-        due.append(self._maybe_ask(now))
-        due += [node.next_try(now) for node in self.all_nodes()]
-        times = [each for each in due if each is not None]
-        return min(times) if times else None
+        due = sooner(due, self._maybe_ask(now))
+        for node in self._all_nodes:
+            due = sooner(due, node.next_try(now))
+        return due
 
     def _maybe_ask(self, now: float) -> float | None:
-        age_max = self._config.metadata_max_age_ms
-        old = self.updated_ms is not None and now - self.updated_ms >= age_max
         if self._asking:
             return None
+        old = self.updated_ms is not None and now - self.updated_ms >= self._age_max_ms
         if not (self._refresh or old):
-            return None if self.updated_ms is None else self.updated_ms + age_max
+            return None if self.updated_ms is None else self.updated_ms + self._age_max_ms
         if now < self._next_ask_ms:
             return self._next_ask_ms
         node = self.connected_node()
@@ -269,10 +285,9 @@ class Cluster:
         Args:
             node: the leader, or None where it is not known.
         """
-        now = self._clock.monotonic_ms()
         if node is None or node.failure is None:
             return None
-        if not node.has_given_up(now):
+        if not node.has_given_up(self._clock.monotonic_ms()):
             return None
         name = f"{node.host}:{node.port}"
         return BrokerUnavailable(

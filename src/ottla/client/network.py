@@ -26,6 +26,7 @@ class Call:
 
     Attributes:
         request: the request.
+        request_class: its class.
         response_class: the class of its response.
         version: the API version of both.
         done: is called once, with the response or with why there is none. Any: the caller knows
@@ -41,12 +42,13 @@ class Call:
     """
 
     __slots__ = (
+        "_request",
         "answered_ns",
         "broker_events",
         "deadline_ms",
         "done",
         "expects_response",
-        "request",
+        "request_class",
         "response_class",
         "sent_ns",
         "timeout_ms",
@@ -64,17 +66,36 @@ class Call:
         traced: bool = False,
         timeout_ms: float | None = None,
     ) -> None:
-        self.request = request
-        self.response_class = response_class
+        self._begin(request, type(request), response_class)
         self.done: Callable[[Any, KafkaError | None], None] | None = done
         self.expects_response = expects_response
         self.traced = traced
         self.timeout_ms = timeout_ms
+
+    def _begin(
+        self,
+        request: ApiMessage | None,
+        request_class: type[ApiMessage],
+        response_class: type[ApiMessage],
+    ) -> None:
+        self._request = request
+        self.request_class = request_class
+        self.response_class = response_class
         self.version = 0
         self.deadline_ms = 0.0
         self.sent_ns = 0
         self.answered_ns = 0
         self.broker_events: BrokerEvents | None = None
+
+    @property
+    def request(self) -> ApiMessage:
+        """The request, made when somebody wants it as an object."""
+        if self._request is None:
+            self._request = self._make_request()
+        return self._request
+
+    def _make_request(self) -> ApiMessage:
+        raise NotImplementedError
 
     def finish(self, response: ApiMessage | None, error: KafkaError | None) -> None:
         """Call `done`, and let go of it.
@@ -121,8 +142,8 @@ class Listener(Protocol):
         """Take note that there will be no channel."""
         ...
 
-    def answered(self, call: Call, response: ApiMessage) -> None:
-        """Take a response."""
+    def answered(self, call: Call, response: ApiMessage | None) -> None:
+        """Take a response; None where the call has read it itself."""
         ...
 
     def left(self, call: Call) -> None:

@@ -18,12 +18,20 @@ cdef class Node:
     cdef double _request_timeout_ms
     cdef double _startup_timeout_ms
     cdef dict _versions
+    cdef object _last_class
+    cdef int _last_version_max
+    cdef int _last_version
     cdef object _channel
     cdef object _give_up
     cdef double _deadline_ms
     cdef object _in_flight
     cpdef bint is_ready(self) except -1
     cpdef object send(self, Call call, int version_max=*)
+    cdef int _version_of(self, Call call, int version_max) except? -2
     cdef double _timeout_ms(self, Call call) except? -1
     cpdef object answered(self, Call call, object response)
     cpdef object expire(self, double now_ms)
+    cpdef object next_try(self, double now_ms)
+
+
+cdef object sooner(object one, object other)

@@ -15,7 +15,7 @@ import enum
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cython  # noqa: TC002 - Cython reads the annotations
 
@@ -85,6 +85,9 @@ class Node:
         self._request_timeout_ms = config.request_timeout_ms
         self._startup_timeout_ms = config.startup_limit_ms
         self._versions: dict[int, tuple[int, int]] = {}
+        self._last_class: type[ApiMessage] | None = None
+        self._last_version_max = 0
+        self._last_version = -1
         self._channel: Channel | None = None
         self._give_up: Callable[[], None] | None = None
         self._deadline_ms = 0.0
@@ -131,14 +134,22 @@ class Node:
         """Send a request to a broker that is ready, in the best version that both sides speak."""
         assert self._channel is not None
         if self.state is not NodeState.HANDSHAKE:
-            call.version = self.best_version(type(call.request), version_max)
+            call.version = self._version_of(call, version_max)
             if call.version < 0:
-                name = type(call.request).__name__.removesuffix("Request")
+                name = call.request_class.__name__.removesuffix("Request")
                 call.finish(None, KafkaError(f"the broker {self.peer} does not support {name}"))
                 return
         call.deadline_ms = self._clock.monotonic_ms() + self._timeout_ms(call)
         self._in_flight.append(call)
         self._channel.send(call)
+
+    def _version_of(self, call: Call, version_max: cython.int) -> int:
+        """Return the version for a request, or -1; that of one of a kind is not looked up again."""
+        if call.request_class is not self._last_class or version_max != self._last_version_max:
+            self._last_version = self.best_version(call.request_class, version_max)
+            self._last_class = call.request_class
+            self._last_version_max = version_max
+        return self._last_version
 
     def _timeout_ms(self, call: Call) -> float:
         return self._request_timeout_ms if call.timeout_ms is None else call.timeout_ms
@@ -166,6 +177,7 @@ class Node:
         self._versions = {
             each.api_key: (each.min_version, each.max_version) for each in response.api_keys
         }
+        self._last_class = None
         if response.error_code == codes.UNSUPPORTED_VERSION:
             _, high = self._versions.get(ApiVersionsRequest.API_KEY, (0, 0))
             self._ask_versions(min(high, _HANDSHAKE_VERSION - 1))
@@ -185,8 +197,8 @@ class Node:
         """Take note that it could not be reached."""
         self._failed(error)
 
-    def answered(self, call: Call, response: ApiMessage) -> None:
-        """Give an answer to who asked."""
+    def answered(self, call: Call, response: ApiMessage | None) -> None:
+        """Give an answer to who asked; None where the call has read it itself."""
         self._in_flight.remove(call)
         call.finish(response, None)
 
@@ -265,7 +277,7 @@ class Node:
             return min(deadline, self._deadline_ms)
         if now_ms >= deadline:
             late = self._in_flight[0]
-            name = type(late.request).__name__
+            name = late.request_class.__name__
             self._failed(
                 BrokerUnavailable(
                     f"{self.peer} did not answer a {name} within "
@@ -285,3 +297,10 @@ class Node:
             return False
         late = now_ms - self.first_failure_ms >= self._startup_timeout_ms
         return self.tries >= GIVE_UP_TRIES or late
+
+
+def sooner(one: Any, other: Any) -> Any:
+    """Return the sooner of two times, which are numbers; None is never."""
+    if one is None:
+        return other
+    return one if other is None or one <= other else other

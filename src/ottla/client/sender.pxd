@@ -2,6 +2,7 @@
 
 from ottla.client.accumulator cimport Accumulator, PartitionQueue
 from ottla.client.delivery cimport Batch
+from ottla.client.cluster cimport Cluster, TopicInfo
 from ottla.client.node cimport Node
 
 
@@ -10,7 +11,7 @@ cdef class Sender:
     cdef public list unreported
     cdef public long long delivered
     cdef object _config
-    cdef object _cluster
+    cdef Cluster _cluster
     cdef Accumulator _accumulator
     cdef object _clock
     cdef object _identity
@@ -24,10 +25,18 @@ cdef class Sender:
     cdef bint _is_idempotent
     cdef int _required_acks
     cdef int _codec
+    cdef object _compression_level
+    cdef double _linger_ms
+    cdef double _delivery_timeout_ms
+    cdef int _request_timeout_ms
+    cdef int _in_flight_max
+    cdef Py_ssize_t _request_size_max
+    cdef bint _traced
     cdef object _resolve_topics(self, double now)
     cdef object _expire(self, double now)
     cdef PartitionQueue _queue_of(self, Batch batch)
     cdef object _send_ready(self, double now)
+    cdef object _send_one_ready(self, double now)
     cdef Py_ssize_t _room_of(self, Node node) except -1
     cdef double _waits_until(self, PartitionQueue queue, double now) except? -1
     cdef Node _leader(self, PartitionQueue queue)
@@ -37,5 +46,12 @@ cdef class Sender:
     cdef bint _may_follow(self, PartitionQueue queue, object identity) except -1
     cdef Batch _build(self, PartitionQueue queue, Batch batch)
     cdef bint _stamp_again(self, PartitionQueue queue, Batch batch) except -1
+    cdef object _stored(self, Batch batch, long long base_offset, long long append_time_ms)
     cdef object _judge(self, list[Batch] batches, object response)
     cdef object _finish(self, Batch batch, int state, object error=*)
+    cpdef object step(self)
+    cpdef bint has_work(self) except -1
+    cpdef object hurry(self, int by)
+    cpdef object watch(self)
+    cpdef object unwatch(self, list[Batch] batches)
+    cpdef long long take_delivered(self) except -1

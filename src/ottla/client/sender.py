@@ -26,11 +26,12 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-import cython  # noqa: TC002 - Cython reads the annotations
+import cython
 
 from ottla.client.delivery import FAILED, SENT, STORED, Batch
 from ottla.client.network import Call
 from ottla.client.node import NodeState
+from ottla.client.produce_call import ProduceCall
 from ottla.errors import (
     BrokerError,
     KafkaError,
@@ -39,22 +40,25 @@ from ottla.errors import (
     broker_error,
     codes,
 )
-from ottla.protocol.message import ZERO_UUID
-from ottla.protocol.messages.api_00_produce import ProduceRequest, ProduceResponse
 from ottla.protocol.messages.api_22_init_producer_id import (
     InitProducerIdRequest,
     InitProducerIdResponse,
 )
 
+if cython.compiled:
+    from cython.cimports.ottla.client.node import sooner
+else:
+    from ottla.client.node import sooner
+
 if TYPE_CHECKING:
     from ottla.client.accumulator import Accumulator, PartitionQueue
-    from ottla.client.cluster import Cluster
+    from ottla.client.cluster import Cluster, TopicInfo
     from ottla.client.config import ProducerConfig
     from ottla.client.node import Node
     from ottla.clock import Clock
+    from ottla.protocol.messages.api_00_produce import ProduceResponse
 
 _LOG = logging.getLogger("ottla.client")
-_TOPIC_ID_VERSION = 13
 UNKNOWN_TOPIC_MS = 5000.0
 """How long a topic may be unknown to the broker before its records fail."""
 
@@ -114,6 +118,13 @@ class Sender:
         self._is_idempotent = config.is_idempotent
         self._required_acks = config.required_acks
         self._codec = config.codec
+        self._compression_level = config.compression_level
+        self._linger_ms = config.linger_ms
+        self._delivery_timeout_ms = config.delivery_timeout_ms
+        self._request_timeout_ms = int(config.request_timeout_ms)
+        self._in_flight_max = config.max_in_flight_requests_per_connection
+        self._request_size_max = config.max_request_size
+        self._traced = config.trace
         self._told_ms = -_STILL_TRYING_EVERY_MS
 
     # -- time
@@ -128,14 +139,14 @@ class Sender:
             self._fail_everything(self._cluster.unreachable)
             self._cluster.try_again()
             return None
-        due = [self._resolve_topics(now), self._expire(now)]
+        due: float | None = sooner(self._resolve_topics(now), self._expire(now))
         if self._identity is None:
             self._ask_identity(now)
-            if self._identity is None:
-                due.append(self._next_identity_ms if not self._asking_identity else None)
-                return _earliest(due)
-        due.append(self._send_ready(now))
-        return _earliest(due)
+        if self._identity is not None:
+            due = sooner(due, self._send_ready(now))
+        elif not self._asking_identity:
+            due = sooner(due, self._next_identity_ms)
+        return due
 
     def has_work(self) -> bool:
         """Tell whether any record has no outcome yet."""
@@ -143,8 +154,8 @@ class Sender:
 
     def _resolve_topics(self, now: float) -> float | None:
         """Append the records whose topic has become known; fail those whose never will."""
-        due = []
-        for topic in self._accumulator.unknown_topics():
+        due: float | None = None
+        for topic in self._accumulator.unknown_topics() if self._accumulator.unknown else ():
             self._cluster.want([topic.name])
             info = self._cluster.topics[topic.name]
             if info.leaders:
@@ -154,18 +165,18 @@ class Sender:
                 problem = self._topic_problem(topic.name, now)
                 if problem is not None:
                     self._finish(self._accumulator.give_up(topic), FAILED, problem)
-                due.append(info.error_since_ms + UNKNOWN_TOPIC_MS)
-            elif topic.room.created_ms + self._config.delivery_timeout_ms <= now:
+                due = sooner(due, info.error_since_ms + UNKNOWN_TOPIC_MS)
+            elif topic.room.created_ms + self._delivery_timeout_ms <= now:
                 late = self._late(topic.room, now)
                 self._finish(self._accumulator.give_up(topic), FAILED, late)
-            due.append(topic.room.created_ms + self._config.delivery_timeout_ms)
+            due = sooner(due, topic.room.created_ms + self._delivery_timeout_ms)
         if self._known_ms != self._cluster.updated_ms:
             self._known_ms = self._cluster.updated_ms
             for name, known in list(self._accumulator.topics.items()):
                 grown = self._cluster.topics.get(name)
                 if grown is not None and len(grown.leaders) > len(known.queues) > 0:
                     self._accumulator.assign(known, len(grown.leaders))
-        return _earliest(due)
+        return due
 
     def _topic_problem(self, name: str, now: float) -> KafkaError | None:
         info = self._cluster.topics[name]
@@ -186,7 +197,7 @@ class Sender:
 
     def _expire(self, now: float) -> float | None:
         """Fail what has waited for longer than the user allows."""
-        timeout = self._config.delivery_timeout_ms
+        timeout: cython.double = self._delivery_timeout_ms
         while (oldest := self._accumulator.oldest()) is not None:
             if oldest.created_ms + timeout > now:
                 return oldest.created_ms + timeout
@@ -295,9 +306,14 @@ class Sender:
     def _send_ready(self, now: float) -> float | None:
         accumulator = self._accumulator
         hurries = self.flushing or not accumulator.has_room
-        opened = accumulator.take_due(now if hurries else now - self._config.linger_ms)
-        due = None if opened is None else opened + self._config.linger_ms
+        opened = accumulator.take_due(now if hurries else now - self._linger_ms)
+        due = None if opened is None else opened + self._linger_ms
         if not accumulator.ready:
+            return due
+        if len(accumulator.ready) == 1:
+            waits_until = self._send_one_ready(now)
+            if waits_until is not None:
+                due = waits_until if due is None else min(due, waits_until)
             return due
         room = {node: self._room_of(node) for node in self._cluster.nodes.values()}
         if room and not any(room.values()):
@@ -323,10 +339,24 @@ class Sender:
             self._send_to(node, queues, now)
         return due
 
+    def _send_one_ready(self, now: cython.double) -> float | None:
+        """Send from the only partition that is ready, as `_send_ready` does from many."""
+        queue: PartitionQueue = next(iter(self._accumulator.ready))
+        waits = self._waits_until(queue, now)
+        if waits > now:
+            if queue.retries:
+                return waits
+            self._accumulator.lay_aside(queue)
+            return None
+        node = self._leader(queue)
+        if node is not None and self._room_of(node) and node.is_ready():
+            self._send_to(node, [queue], now)
+        return None
+
     def _room_of(self, node: Node) -> int:
         """Return how many bytes may be under way to a broker besides what is."""
-        free = self._config.max_in_flight_requests_per_connection - node.in_flight
-        return max(free, 0) * self._config.max_request_size
+        free: cython.Py_ssize_t = self._in_flight_max - node.in_flight
+        return max(free, 0) * self._request_size_max
 
     def _waits_until(self, queue: PartitionQueue, now: float) -> float:
         if queue.retries:
@@ -338,7 +368,7 @@ class Sender:
             return math.inf
         if self.flushing or not self._accumulator.has_room:
             return now
-        return batch.created_ms + self._config.linger_ms
+        return batch.created_ms + self._linger_ms
 
     def _leader(self, queue: PartitionQueue) -> Node | None:
         node = self._cluster.leader_of(queue.topic, queue.partition)
@@ -363,15 +393,13 @@ class Sender:
             self._finish(batch, FAILED, self._unknown(batch) if batch.unanswered else error)
 
     def _send_to(self, node: Node, queues: list[PartitionQueue], now: float) -> None:
-        in_flight_max = self._config.max_in_flight_requests_per_connection
-        size_max = self._config.max_request_size
         served: set[PartitionQueue] = set()
         queue: PartitionQueue
         batch: Batch | None
-        while node.in_flight < in_flight_max and node.state is NodeState.READY:
+        while node.in_flight < self._in_flight_max and node.state is NodeState.READY:
             batches, size = [], 0
             for queue in queues:
-                batch = self._next_batch(queue, now, size_max - size)
+                batch = self._next_batch(queue, now, self._request_size_max - size)
                 if batch is not None:
                     batches.append(batch)
                     size += len(batch.data)
@@ -438,14 +466,13 @@ class Sender:
 
     def _build(self, queue: PartitionQueue, batch: Batch) -> Batch:
         identity: Identity = queue.identity
-        config = self._config
         if identity.producer_id >= 0:
             batch.identity = identity
             batch.base_sequence = queue.next_sequence
             queue.next_sequence = (queue.next_sequence + batch.count) & 0x7FFFFFFF
         batch.data = batch.builder.build(
             self._codec,
-            config.compression_level,
+            self._compression_level,
             identity.producer_id,
             identity.producer_epoch,
             batch.base_sequence,
@@ -463,52 +490,36 @@ class Sender:
         return True
 
     def _send(self, node: Node, batches: list[Batch]) -> None:
-        version_max = 0x7FFF
-        topics: dict[str, ProduceRequest.TopicProduceData] = {}
+        topic_ids: dict[str, bytes] = {}
         batch: Batch
         for batch in batches:
-            topic = topics.get(batch.topic)
-            if topic is None:
-                topic_id = self._cluster.topics[batch.topic].topic_id
-                if topic_id == ZERO_UUID:
-                    version_max = _TOPIC_ID_VERSION - 1
-                topic = ProduceRequest.TopicProduceData(name=batch.topic, topic_id=topic_id)
-                topics[batch.topic] = topic
-            topic.partition_data.append(
-                ProduceRequest.PartitionProduceData(index=batch.partition, records=batch.data)
-            )
+            if batch.topic not in topic_ids:
+                topic: TopicInfo = self._cluster.topics[batch.topic]
+                topic_ids[batch.topic] = topic.topic_id
             batch.state = SENT
             batch.attempts += 1
             batch.unanswered += 1
             batch.times.peer = node.peer
             batch.times.connected = node.connected_ns
             self._queue_of(batch).in_flight.append(batch)
-        acks = self._required_acks
-        request = ProduceRequest(
-            acks=acks,
-            timeout_ms=int(self._config.request_timeout_ms),
-            topic_data=list(topics.values()),
+        call = ProduceCall(
+            batches,
+            topic_ids,
+            self._required_acks,
+            self._request_timeout_ms,
+            self._answered,
+            self._traced,
         )
-        call = Call(
-            request,
-            ProduceResponse,
-            lambda response, error: self._answered(call, batches, response, error),
-            expects_response=acks != 0,
-            traced=self._config.trace,
-        )
-        node.send(call, version_max)
+        node.send(call, call.version_max)
         for batch in batches:
             batch.times.sent = call.sent_ns
 
     # -- answers
 
     def _answered(
-        self,
-        call: Call,
-        batches: list[Batch],
-        response: ProduceResponse | None,
-        error: KafkaError | None,
+        self, call: ProduceCall, response: ProduceResponse | None, error: KafkaError | None
     ) -> None:
+        batches = call.batches
         batch: Batch
         for batch in batches:
             batch.times.answered = call.answered_ns
@@ -519,13 +530,27 @@ class Sender:
         if error is not None:
             self._cluster.refresh()
             self._retry_all(batches, error)
-        elif response is None:
-            for batch in batches:
-                self._finish(batch, STORED)
-        else:
+        elif response is not None:
             self._judge(batches, response)
+        else:
+            stored = call.stored
+            for index in range(len(batches)):
+                if stored is None:  # nothing was asked for
+                    self._finish(batches[index], STORED)
+                else:
+                    self._stored(batches[index], stored[2 * index], stored[2 * index + 1])
         for batch in batches:
             self._accumulator.look_again(self._queue_of(batch))
+
+    def _stored(
+        self, batch: Batch, base_offset: cython.longlong, append_time_ms: cython.longlong
+    ) -> None:
+        """Take note where the broker says that a batch is stored."""
+        if not batch.is_done:
+            self._confirmed[self._queue_of(batch)] = (batch.identity, batch.times.connected)
+            batch.base_offset = base_offset
+            batch.append_time_ms = append_time_ms
+            self._finish(batch, STORED)
 
     def _judge(self, batches: list[Batch], response: ProduceResponse) -> None:
         waiting = {(batch.topic, batch.partition): batch for batch in batches}
@@ -539,11 +564,7 @@ class Sender:
                 if batch is None or batch.is_done:
                     continue
                 if partition.error_code in (codes.NONE, codes.DUPLICATE_SEQUENCE_NUMBER):
-                    confirmed = (batch.identity, batch.times.connected)
-                    self._confirmed[self._queue_of(batch)] = confirmed
-                    batch.base_offset = partition.base_offset
-                    batch.append_time_ms = partition.log_append_time_ms
-                    self._finish(batch, STORED)
+                    self._stored(batch, partition.base_offset, partition.log_append_time_ms)
                 else:
                     failed.append((batch, partition))
         for batch, partition in failed:
@@ -630,7 +651,7 @@ class Sender:
 
     # -- for flush
 
-    def hurry(self, by: int) -> None:
+    def hurry(self, by: cython.int) -> None:
         """Take note that somebody waits, by 1, or does not any more, by -1."""
         with self._outcomes:
             self.flushing += by
@@ -655,8 +676,3 @@ class Sender:
         with self._outcomes:
             delivered, self.delivered = self.delivered, 0
         return delivered
-
-
-def _earliest(times: Iterable[float | None]) -> float | None:
-    known = [each for each in times if each is not None]
-    return min(known) if known else None

@@ -1,7 +1,7 @@
 # The C side of tcp.py: fields, and what is called without Python's protocol.
 
 from ottla.client.network cimport Call
-from ottla.wire.cursor cimport Writer
+from ottla.wire.cursor cimport Reader, Writer
 
 
 cdef class TcpNetwork:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import cython  # noqa: TC002 - Cython reads the annotations
 
+from ottla.client.produce_call import ProduceCall
 from ottla.errors import BrokerUnavailable, DecodeError, KafkaError, NotKafka
 from ottla.protocol.broker_events import read_events, write_question
 from ottla.protocol.codec import decode_from, encode_to
@@ -260,7 +261,8 @@ class TcpChannel:
         writer = Writer()
         writer.int32(0)  # room for the size
         self._write_header(writer, call)
-        encode_to(writer, call.request, call.version)
+        if not isinstance(call, ProduceCall) or not call.write(writer):
+            encode_to(writer, call.request, call.version)
         parts: list[Buffer] = writer.framed()
         call.sent_ns = self._network.clock.monotonic_ns()
         if call.expects_response:
@@ -287,13 +289,16 @@ class TcpChannel:
     def _write_header(self, writer: Writer, call: Call) -> None:
         """Write a request header: v2 where the version is flexible, else v1."""
         self._correlation_id = (self._correlation_id + 1) & 0x7FFFFFFF
-        writer.int16(call.request.API_KEY)
+        writer.int16(call.request_class.API_KEY)
         writer.int16(call.version)
         writer.int32(self._correlation_id)
         writer.int16(len(self._network.client_id))
         writer.raw(self._network.client_id)
-        if call.version >= call.request.SCHEMA.flexible:
-            write_question(writer, asked=call.traced)
+        if call.version >= call.request_class.SCHEMA.flexible:
+            if call.traced:
+                write_question(writer, asked=True)
+            else:
+                writer.uvarint(0)
 
     def _flush(self) -> None:
         try:
@@ -346,7 +351,7 @@ class TcpChannel:
             self._broken(NotKafka(f"{self.peer} sent a response that cannot be read: {error.what}"))
 
     def _answer(self, frame: memoryview) -> None:
-        reader = Reader(frame)
+        reader: Reader = Reader(frame)
         correlation_id = reader.int32()
         if not self._waiting or self._waiting[0][0] != correlation_id:
             raise DecodeError(f"it answers request {correlation_id}, which was not asked")
@@ -356,7 +361,13 @@ class TcpChannel:
         if response_class is ApiVersionsResponse:
             version = _version_of_answer(frame, version)
         elif version >= response_class.SCHEMA.flexible:
-            call.broker_events = read_events(reader)
+            before = reader.position
+            if reader.uvarint() != 0:
+                reader.position = before
+                call.broker_events = read_events(reader)
+        if isinstance(call, ProduceCall) and call.read(reader):
+            self._listener.answered(call, None)
+            return
         response = decode_from(response_class, reader, version)
         reader.finish()
         self._listener.answered(call, response)
