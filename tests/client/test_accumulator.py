@@ -9,7 +9,8 @@ import pytest
 from ottla.client.accumulator import Accumulator
 from ottla.client.config import ProducerConfig
 from ottla.client.delivery import FAILED, STORED, Batch, Delivery, ManyDeliveries
-from ottla.clock import ManualClock
+from ottla.client.sending import Sending
+from ottla.clock import Clock, ManualClock
 from ottla.errors import RecordError
 from ottla.records.batch import iterate_records, read_header
 
@@ -280,6 +281,94 @@ def test_the_buffer_of_a_batch_that_failed_is_not_used_again() -> None:
     accumulator.append_many(ManyDeliveries("t", NobodyWaits()), "t", [b"y" * 800], 0, -1)
     [again] = take_all(accumulator)
     assert again.builder.build().obj is not buffer
+
+
+def buffers_of(batches: list[Batch]) -> list[object]:
+    found: list[object] = []
+    for batch in batches:
+        batch.data = batch.builder.build()
+        found.append(batch.data.obj)
+    return found
+
+
+def used_again(accumulator: Accumulator, buffers: list[object], batch_bytes: int) -> int:
+    """Return how many of so many batches have one of the buffers."""
+    fill = [b"y" * (batch_bytes - 1000)] * len(buffers)
+    accumulator.append_many(ManyDeliveries("t", NobodyWaits()), "t", fill, 0, -1)
+    again = [id(each) for each in buffers_of(take_all(accumulator))]
+    return sum(id(each) in again for each in buffers)
+
+
+@pytest.mark.parametrize("is_idle", [False, True])
+def test_all_buffers_are_used_again_under_load_and_a_few_are_kept_without(is_idle: bool) -> None:
+    size = 2 << 20
+    accumulator, _ = make(batch_size=size, max_request_size=size)
+    fill = [b"x" * (size - 1000)] * 6
+    accumulator.append_many(ManyDeliveries("t", NobodyWaits()), "t", fill, 0, -1)
+    batches = take_all(accumulator)
+    if not is_idle:
+        accumulator.append_many(ManyDeliveries("t", NobodyWaits()), "t", [b"still there"], 0, -1)
+        take_all(accumulator)
+    buffers = buffers_of(batches)
+    for batch in batches:
+        batch.state = STORED
+        accumulator.complete(batch)
+    assert used_again(accumulator, buffers, size) == (4 if is_idle else 6)
+
+
+def test_spare_buffers_and_batches_take_no_more_than_buffer_memory() -> None:
+    size = 1 << 20
+    accumulator, _ = make(batch_size=size, max_request_size=size, buffer_memory=3 * size)
+    fill = [b"x" * (size - 1000)] * 3
+    accumulator.append_many(ManyDeliveries("t", NobodyWaits()), "t", fill, 0, -1)
+    batches = take_all(accumulator)
+    for each in range(2):  # others wait
+        accumulator.append("t", -1, -1, None, b"%d" % each, None)
+        take_all(accumulator)
+    buffers = buffers_of(batches)
+    for batch in batches:
+        batch.state = STORED
+        accumulator.complete(batch)
+    assert used_again(accumulator, buffers, size) == 1
+
+
+class Core:
+    def __init__(self, accumulator: Accumulator, config: ProducerConfig) -> None:
+        self.accumulator = accumulator
+        self.config = config
+        self.clock: Clock = ManualClock(1000)
+
+    def wait(self, reached: Callable[[], bool], timeout: float | None) -> bool:
+        return reached()
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_what_send_appends_in_one_step_is_what_append_does(partitions: int) -> None:
+    config = ProducerConfig(batch_size=600, max_request_size=900, buffer_memory=9000)
+    chance = random.Random(11)
+    given = [
+        (chance.choice([None, b"k", b"key%d" % each]), b"v" * chance.choice([0, 1, 90, 400, 700]))
+        for each in range(60)
+    ]
+    found = []
+    for at_once in (False, True):
+        random.seed(5)
+        accumulator = Accumulator(config, ManualClock(1000), NobodyWaits(), Notes())
+        sending = Sending(Core(accumulator, config), None)
+        sending.send("t", b"first")
+        accumulator.assign(accumulator.topics["t"], partitions)
+        handles = []
+        for key, value in given:
+            if at_once:
+                handles.append(sending.try_send("t", value, key) if accumulator.has_room else None)
+            else:
+                handles.append(accumulator.append("t", -1, -1, key, value, None))
+        places = [None if each is None else (each.partition, each.index) for each in handles]
+        taken = accumulator.buffered_bytes
+        stamps = [None if each is None else each.timestamp_ms for each in handles]
+        found.append((places, stamps, taken, values(take_all(accumulator))))
+    assert found[0] == found[1]
+    assert None in found[0][0], "the buffer became full"
 
 
 def test_what_is_no_record_is_named_and_what_came_before_it_is_kept() -> None:

@@ -7,7 +7,7 @@ import gc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ottla.wire.memory import CHUNKS_MAX, Memory
+from ottla.wire.memory import CHUNKS_MAX, Memory, Spares
 
 
 def test_memory_that_somebody_has_a_view_of_is_not_lent_again() -> None:
@@ -50,3 +50,29 @@ def test_each_has_its_own_memory_of_at_least_the_size_it_asked_for(
         del view
     for view, filling in held:
         assert bytes(view) == bytes([filling]) * len(view)
+
+
+def test_a_spare_buffer_is_taken_once_nobody_looks_at_it_and_the_last_one_first() -> None:
+    spares = Spares(8)
+    assert spares.take() is None
+    first, second = bytearray(8), bytearray(8)
+    view = memoryview(second)[2:4]
+    for each in (first, second, bytearray(9)):
+        spares.put(each)
+    assert len(spares) == 2, "one of another size was kept"
+    assert spares.take() is None, "somebody looks at the last one"
+    assert spares.take() is first
+    assert spares.take() is None
+    view.release()
+    assert spares.take() is second
+    assert len(second) == 8
+
+
+def test_of_spare_buffers_those_are_let_go_of_that_were_used_longest_ago() -> None:
+    spares = Spares(8)
+    buffers = [bytearray(8) for _ in range(3)]
+    for each in buffers:
+        spares.put(each)
+    spares.reduce(1)
+    assert len(spares) == 1
+    assert spares.take() is buffers[2]

@@ -34,9 +34,10 @@ cdef class Accumulator:
     cdef readonly list lingering
     cdef public object refusal
     cdef long long _opened
-    cdef object _spare_buffers
+    cdef object _spares
     cdef Py_ssize_t _batch_buffer_size
-    cdef Py_ssize_t _spare_buffers_max
+    cdef Py_ssize_t _buffers_max
+    cdef Py_ssize_t _idle_buffers_max
     cdef readonly Py_ssize_t buffered_bytes
     cdef Py_ssize_t _batch_size
     cdef Py_ssize_t _record_size_max
@@ -56,6 +57,7 @@ cdef class Accumulator:
         bytes value,
         object headers,
     )
+    cdef Delivery append_plain(self, object topic, bytes key, bytes value)
     cdef Py_ssize_t _append_run(
         self, Delivery behind, list values, Py_ssize_t start, int partition
     ) except -1
@@ -85,7 +87,6 @@ cdef class Accumulator:
     cpdef object linger(self, PartitionQueue queue)
     cdef Batch _new_batch(self, str topic, int partition, bint fills=*)
     cdef bytearray _full_buffer(self)
-    cdef bytearray _spare_buffer(self)
     cpdef list unknown_topics(self)
     cpdef object close_open(self, PartitionQueue queue)
     cpdef object take_due(self, double opened_ms)

@@ -30,8 +30,8 @@ from ottla.client.delivery import STORED, Batch, Delivery, ManyDeliveries
 from ottla.client.partitioner import Partitioner
 from ottla.clock import SystemClock
 from ottla.errors import RecordError
-from ottla.records.builder import FULL, buffer_size_for, pack_headers
-from ottla.wire.memory import new_buffer
+from ottla.records.builder import FULL, as_bytes, buffer_size_for, pack_headers
+from ottla.wire.memory import Spares, new_buffer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,6 +47,7 @@ _BATCH_OVERHEAD = cython.declare(cython.Py_ssize_t, 61)
 _FULL = cython.declare(cython.int, FULL)
 _STORED = cython.declare(cython.int, STORED)
 _SPARE_BYTES_MAX = 8 * 1024 * 1024
+"""How much memory of stored batches is kept while there is nothing to be sent."""
 _STICKY_BYTES_MAX = 128 * 1024
 """After so much at the latest, records without a key go to another partition."""
 
@@ -158,10 +159,12 @@ class Accumulator:
         self.buffered_bytes = 0
         self.refusal: ClientError | None = None
         self._opened = 0
-        self._spare_buffers: deque[bytearray] = deque()
         self._batch_size = min(config.batch_size, config.max_request_size)
         self._batch_buffer_size = buffer_size_for(self._batch_size)
-        self._spare_buffers_max = _SPARE_BYTES_MAX // self._batch_buffer_size
+        self._buffers_max = config.buffer_memory // self._batch_buffer_size
+        idle_bytes_max = min(_SPARE_BYTES_MAX, config.buffer_memory)
+        self._idle_buffers_max = idle_bytes_max // self._batch_buffer_size
+        self._spares = Spares(self._batch_buffer_size)
         self._record_size_max = config.max_request_size
         self._buffer_memory = config.buffer_memory
         self._system_clock = clock if isinstance(clock, SystemClock) else None
@@ -220,6 +223,44 @@ class Accumulator:
                 topic, delivery, partition, timestamp_ms, key, value, packed
             )
         self._put(found, delivery, partition, timestamp_ms, key, value, packed)
+        return delivery
+
+    def append_plain(
+        self, topic: object, key: bytes | None, value: bytes | None
+    ) -> Delivery | None:
+        """Append a record as `append` does, in one step, where nothing stands in the way.
+
+        Returns:
+            Its handle, or None: `append` has to do it.
+        """
+        found: TopicQueue | None = self._last_topic
+        if found is None or found.name is not topic or not found.queues or not cython.compiled:
+            return None
+        size: cython.Py_ssize_t = _BATCH_OVERHEAD + _RECORD_OVERHEAD
+        size += 0 if key is None else len(key)
+        size += 0 if value is None else len(value)
+        if size > self._record_size_max or self.buffered_bytes >= self._buffer_memory:
+            return None
+        partitioner: Partitioner = found.partitioner
+        timestamp_ms: cython.longlong = self._now()
+        delivery: Delivery = Delivery.__new__(Delivery)
+        # From here on no Python code runs, see above.
+        partition: cython.int = partitioner.partition if key is None else partitioner.for_key(key)
+        queue: PartitionQueue = found.queues[partition]
+        batch: Batch | None = queue.open
+        if batch is None:
+            return None
+        builder: BatchBuilder = batch.builder
+        before: cython.Py_ssize_t = builder.size
+        index: cython.int = builder.append(timestamp_ms, key, value, None, self._batch_size)
+        if index == _FULL:
+            return None
+        delivery.place(batch, index, timestamp_ms)
+        size = builder.size - before
+        batch.held += size
+        self.buffered_bytes += size
+        if key is None and partitioner.appended(size):
+            self._draw(found)
         return delivery
 
     def append_many(
@@ -467,18 +508,12 @@ class Accumulator:
                 heapq.heappush(self.lingering, (queue.open.created_ms, self._opened, queue))
 
     def _new_batch(self, topic: str, partition: cython.int, fills: cython.bint = False) -> Batch:
-        clock = self._clock
-        buffer = self._spare_buffer()
+        buffer = self._spares.take()
         if buffer is None and fills:
             buffer = self._full_buffer()
-        return Batch(
-            topic,
-            partition,
-            self._waiter,
-            clock.monotonic_ms(),
-            clock.monotonic_ns(),
-            buffer,
-        )
+        clock = self._clock
+        opened_ms, opened_ns = clock.monotonic_ms(), clock.monotonic_ns()
+        return Batch(topic, partition, self._waiter, opened_ms, opened_ns, buffer)
 
     def _full_buffer(self) -> bytearray | None:
         """Return a buffer for a whole batch, for a partition that has filled the one before.
@@ -486,22 +521,9 @@ class Accumulator:
         It does not have to grow then, which would copy it several times. None where the buffers of
         all batches might take more than `buffer_memory` if each had one.
         """
-        if len(self.incomplete) * self._batch_buffer_size >= self._buffer_memory:
+        if len(self.incomplete) + len(self._spares) >= self._buffers_max:
             return None
         return new_buffer(self._batch_buffer_size)
-
-    def _spare_buffer(self) -> bytearray | None:
-        """Return the buffer of a batch that is stored, where there is one that nobody looks at."""
-        if not self._spare_buffers:
-            return None
-        buffer = self._spare_buffers.pop()
-        try:
-            buffer.pop()  # refused where there are views of it
-        except BufferError:
-            self._spare_buffers.appendleft(buffer)
-            return None
-        buffer.append(0)
-        return buffer
 
     def _wait_for_topic(
         self,
@@ -658,30 +680,8 @@ class Accumulator:
             self.buffered_bytes -= batch.held
             batch.held = 0
             batch.data = _NO_DATA
-            if batch.state == _STORED and len(self._spare_buffers) < self._spare_buffers_max:
-                buffer = batch.builder.take_buffer()
-                if len(buffer) == self._batch_buffer_size:
-                    self._spare_buffers.append(buffer)
-
-
-def as_bytes(what: str, data: Any) -> bytes | None:
-    """Return a key, a value or a header's value as bytes; None stays None.
-
-    Args:
-        what: what it is, in words.
-        data: bytes, or what bytes can be made of without a question.
-
-    Raises:
-        RecordError: it is something else.
-    """
-    if data is None or isinstance(data, bytes):
-        return data
-    if isinstance(data, str):
-        return data.encode()
-    if isinstance(data, bytearray | memoryview):
-        return bytes(data)
-    raise RecordError(
-        f"the {what} is of type {type(data).__name__}, neither bytes nor str",
-        "The record was not sent.",
-        ("Make bytes of it, or give the producer a serializer that does.",),
-    )
+            spares = self._spares
+            if batch.state == _STORED and len(self.incomplete) + len(spares) < self._buffers_max:
+                spares.put(batch.builder.take_buffer())
+            if not self.incomplete:
+                spares.reduce(self._idle_buffers_max)

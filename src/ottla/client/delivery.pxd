@@ -41,5 +41,6 @@ cdef class Delivery:
     cdef int _index
     cdef long long _timestamp
     cpdef object stamp(self, long long timestamp_ms)
+    cdef void place(self, Batch batch, int index, long long timestamp_ms) noexcept
     cpdef object move(self, Batch batch, int index)
     cpdef bint follows(self, Delivery first, Py_ssize_t count)

@@ -24,6 +24,7 @@ BUFFERED = 0
 SENT = 1
 STORED = 2
 FAILED = 3
+_NO_DATA = memoryview(b"")
 STATES = ("buffered", "sent", "stored", "failed")
 
 
@@ -67,6 +68,8 @@ class OffsetRange(NamedTuple):
     records: int
 
 
+@cython.no_gc
+@cython.cclass
 class BatchTimes:
     """When what happened to a batch; nanoseconds of the monotonic clock, 0 for never.
 
@@ -145,7 +148,7 @@ class Batch:
         self.append_time_ms = -1
         self.error: KafkaError | None = None
         self.watched = 0
-        self.data: memoryview = memoryview(b"")
+        self.data: memoryview = _NO_DATA
         self.identity: object = None
         self.base_sequence = -1
         self.attempts = 0
@@ -293,6 +296,12 @@ class Delivery:
         """Take the record's timestamp."""
         self._timestamp = timestamp_ms
 
+    def place(self, batch: Batch, index: cython.int, timestamp_ms: cython.longlong) -> None:
+        """Take the place in a batch and the timestamp that the record was given."""
+        self._batch = batch
+        self._index = index
+        self._timestamp = timestamp_ms
+
     def move(self, batch: Batch, index: cython.int) -> None:
         """Take the place in a batch that the record was given."""
         self._batch = batch
@@ -302,26 +311,27 @@ class Delivery:
 class ManyDeliveries:
     """What `send_many` returns: the way of many records."""
 
-    __slots__ = ("_deliveries", "_topic", "_waiter")
+    __slots__ = ("_counts", "_firsts", "_topic", "_waiter")
 
     def __init__(self, topic: str, waiter: Waiter) -> None:
         self._topic = topic
         self._waiter = waiter
-        self._deliveries: list[tuple[Delivery, int]] = []
+        self._firsts: list[Delivery] = []
+        self._counts: list[int] = []
 
     def __len__(self) -> int:
         """How many records there are."""
-        return sum(count for _, count in self._deliveries)
+        return sum(self._counts)
 
     @property
     def state(self) -> str:
         """The state of the record that is least far, as `Delivery.state`."""
-        states = [delivery.state for delivery, _ in self._deliveries]
+        states = [delivery.state for delivery in self._firsts]
         return next((state for state in ("failed", *STATES) if state in states), "stored")
 
     def done(self) -> bool:
         """Tell whether the outcome of all is known."""
-        return all(delivery.done() for delivery, _ in self._deliveries)
+        return all(delivery.done() for delivery in self._firsts)
 
     def result(self, timeout: float | None = None) -> list[OffsetRange]:
         """Wait until all records are stored and return where.
@@ -343,7 +353,7 @@ class ManyDeliveries:
                 -1 if delivery.offset is None else delivery.offset,
                 count,
             )
-            for delivery, count in self._deliveries
+            for delivery, count in zip(self._firsts, self._counts, strict=True)
         ]
 
     def exception(self, timeout: float | None = None) -> KafkaError | None:
@@ -358,7 +368,7 @@ class ManyDeliveries:
                 "Some are still on their way: they may be stored later.",
                 ("Wait longer with result() or flush().",),
             )
-        for delivery, _ in self._deliveries:
+        for delivery in self._firsts:
             if delivery.batch.error is not None:
                 error: KafkaError = delivery.batch.error
                 return error
@@ -366,4 +376,5 @@ class ManyDeliveries:
 
     def took(self, delivery: Delivery, count: int) -> None:
         """Take note of records that stand side by side, the first one's handle among them."""
-        self._deliveries.append((delivery, count))
+        self._firsts.append(delivery)
+        self._counts.append(count)

@@ -9,6 +9,7 @@ cdef class Sending:
     cdef readonly object _key_serializer
     cdef readonly object _value_serializer
     cdef readonly object _lives
+    cdef bint _is_plain
     cdef object _send(
         self,
         object topic,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import cython  # noqa: TC002 - Cython reads the annotations
 
-from ottla.client.accumulator import as_bytes
 from ottla.errors import BufferFull, RecordError
+from ottla.records.builder import as_bytes
 
 if TYPE_CHECKING:
     from ottla.client.accumulator import Accumulator
@@ -50,6 +50,9 @@ class Sending:
         self._key_serializer = core.config.key_serializer
         self._value_serializer = core.config.value_serializer
         self._lives = lives
+        self._is_plain = (
+            lives is None and self._key_serializer is None and self._value_serializer is None
+        )
 
     def send(
         self,
@@ -126,6 +129,14 @@ class Sending:
         if accumulator.refusal is not None:
             raise accumulator.refusal
         lives = self._lives
+        if (
+            (headers is None and partition is None and timestamp_ms is None)
+            and (type(value) is bytes and (key is None or type(key) is bytes))
+            and self._is_plain
+        ):
+            appended = accumulator.append_plain(topic, key, value)
+            if appended is not None:
+                return appended
         created_ns: cython.longlong = 0
         if lives is not None:
             created_ns = self._sending_core.clock.monotonic_ns()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import cython
 
+from ottla.errors import RecordError
 from ottla.wire.compression import NONE, compress
 from ottla.wire.crc32c import crc32c
 from ottla.wire.memory import new_buffer
@@ -353,6 +354,29 @@ def pack_headers(headers: Headers) -> bytes:
     start = bytearray()
     _pack_varint(start, count)
     return bytes(start + packed)
+
+
+def as_bytes(what: str, data: Any) -> bytes | None:
+    """Return a key, a value or a header's value as bytes; None stays None.
+
+    Args:
+        what: what it is, in words.
+        data: bytes, or what bytes can be made of without a question.
+
+    Raises:
+        RecordError: it is something else.
+    """
+    if data is None or isinstance(data, bytes):
+        return data
+    if isinstance(data, str):
+        return data.encode()
+    if isinstance(data, bytearray | memoryview):
+        return bytes(data)
+    raise RecordError(
+        f"the {what} is of type {type(data).__name__}, neither bytes nor str",
+        "The record was not sent.",
+        ("Make bytes of it, or give the producer a serializer that does.",),
+    )
 
 
 def _pack_varint(packed: bytearray, value: cython.longlong) -> int:

@@ -59,6 +59,42 @@ class Memory:
         return memoryview(chunk)
 
 
+class Spares:
+    """Buffers of one size that were used, kept to be used again: the last one first.
+
+    Args:
+        size: how many bytes each has.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: deque[bytearray] = deque()
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._kept)
+
+    def put(self, buffer: bytearray) -> None:
+        """Keep a buffer, unless it is of another size; there may still be views of it."""
+        if len(buffer) == self._size:
+            self._kept.append(buffer)
+
+    def take(self) -> bytearray | None:
+        """Return a buffer that nobody looks at any more, or None where there is none at hand."""
+        if not self._kept:
+            return None
+        buffer = self._kept.pop()
+        if _is_free(buffer):
+            return buffer
+        self._kept.appendleft(buffer)
+        return None
+
+    def reduce(self, count: int) -> None:
+        """Let go of all but so many."""
+        while len(self._kept) > count:
+            self._kept.popleft()
+
+
 def _is_free(chunk: bytearray) -> bool:
     try:
         chunk.append(chunk.pop())
