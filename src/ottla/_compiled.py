@@ -16,6 +16,7 @@ MODULES = (
     "ottla.wire.memory",
     "ottla.wire.framing",
     "ottla.protocol.codec",
+    "ottla.records.record",
     "ottla.records.batch",
     "ottla.records.positions",
     "ottla.records.builder",

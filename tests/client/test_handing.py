@@ -177,3 +177,18 @@ def test_batches_without_a_partition_keep_what_is_unfinished_of_it() -> None:
     nothing = batches_of(T0).without({T0})
     assert not nothing.has_more
     assert given_and_unfinished(nothing) == ({}, {})
+
+
+def test_the_last_record_is_not_given_where_bytes_are_left_over_behind_it() -> None:
+    builder = BatchBuilder()
+    for number in range(3):
+        builder.append(number, None, b"%d" % number, None, 1000)
+    data = bytearray(builder.build()) + b"left over"
+    data[8:12] = (len(data) - 12).to_bytes(4, "big")
+    reader = iterate_records(data, next(iterate_headers(data)), *T0)
+    handing = Batches([reader], lambda where, header, offset, error: error)
+    assert [record.offset for record in handing.hand_out(3)] == [0, 1]
+    for _ in range(2):
+        with pytest.raises(CorruptRecords, match="left over"):
+            handing.hand_out(3)
+        assert handing.first_not_handed_out() == {T0: 2}

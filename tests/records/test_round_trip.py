@@ -69,6 +69,19 @@ def test_records_are_read_as_they_were_appended(codec: int, rows: list[Row]) -> 
     assert scan.first_null_key == (keys.index(None) if None in keys else -1)
 
 
+def test_numbers_of_every_length_are_read_as_they_were_appended() -> None:
+    stamps = (0, 63, 64, 8191, 8192, (1 << 20) - 1, 1 << 20, 1 << 40)
+    rows: list[Row] = [(stamp, None, None, []) for stamp in stamps]
+    rows += [(0, b"k" * (index % 3), None, []) for index in range(9000)]
+    rows += [(9, b"k" * size, b"v" * size, []) for size in (63, 64, 8191, 8192, 1 << 20)]
+    rows += [(stamp, None, None, []) for stamp in stamps[::-1]]
+    batch = build(rows)
+    assert read(batch) == rows
+    assert validate(batch)[1].max_timestamp_offset == len(stamps) - 1
+    offsets = [record.offset for record in iterate_records(batch, read_header(batch))]
+    assert offsets == list(range(len(rows)))
+
+
 @each_codec
 def test_what_compresses_well_is_compressed_and_what_does_not_is_left_plain(codec: int) -> None:
     batch = build([(0, b"key", b"v" * 10_000, [])], codec)

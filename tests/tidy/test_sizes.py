@@ -26,7 +26,7 @@ MORE_PARAMETERS = {
     "src/ottla/log/partition_log.py __init__": _LOG,
     "src/ottla/log/partition_log.py open": _LOG,
     "src/ottla/protocol/codec.py __init__": _FIELDS,
-    "src/ottla/records/batch.py __init__": _FIELDS,
+    "src/ottla/records/record.py __init__": _FIELDS,
 }
 """Functions that may have more parameters, and why."""
 

@@ -1,5 +1,6 @@
 # The C side of handing.py: fields, so that an iterator steps through them without Python's protocol.
-from ottla.records.batch cimport BatchHeader, Record, RecordIterator
+from ottla.records.batch cimport BatchHeader, RecordIterator
+from ottla.records.record cimport Record
 
 
 cdef class Attention:
@@ -24,9 +25,13 @@ cdef class Batches(Handing):
     cdef Py_ssize_t _turn
     cdef long long _given
     cdef Record _next(self)
+    cdef Record _next_slowly(self)
 
 
 cdef class EachRecord:
     cdef Attention _attention
     cdef object _following
     cdef Handing _handing
+
+
+cdef object _where(RecordIterator reader)

@@ -25,7 +25,8 @@ from ottla.client.lookup import TopicPartition
 from ottla.errors import CorruptRecords
 
 if TYPE_CHECKING:
-    from ottla.records.batch import BatchHeader, Record, RecordIterator
+    from ottla.records.batch import BatchHeader, RecordIterator
+    from ottla.records.record import Record
 
     Damaged = Callable[[TopicPartition, BatchHeader, int, CorruptRecords], CorruptRecords]
 
@@ -195,6 +196,15 @@ class Batches(Handing):
         Raises:
             CorruptRecords: it cannot be read.
         """
+        record: Record | None = self._reader._quick()
+        if record is None:
+            return self._next_slowly()
+        self._given = self._reader._offset
+        self.index += 1
+        return record
+
+    def _next_slowly(self) -> Record | None:
+        """Hand out the next one, which is in the next batch or not as most are."""
         reader: RecordIterator = self._reader
         if reader._left == 0:
             if self._turn + 1 >= len(self._readers):
@@ -205,7 +215,7 @@ class Batches(Handing):
         try:
             record: Record = reader._next()
         except CorruptRecords as error:
-            where = TopicPartition(reader._topic, reader._partition)
+            where = _where(reader)
             raise self._damaged(where, reader._header, reader._offset + 1, error) from error
         self._given = reader._offset
         self.index += 1
@@ -220,7 +230,7 @@ class Batches(Handing):
         left: list[RecordIterator] = []
         for index in range(self._turn, len(self._readers)):
             reader: RecordIterator = self._readers[index]
-            where = TopicPartition(reader._topic, reader._partition)
+            where = _where(reader)
             if reader._left and where not in partitions:
                 left.append(reader)
         return Batches(left, self._damaged, begun) if left else Handing([], begun)
@@ -231,7 +241,7 @@ class Batches(Handing):
         for index in range(self._turn, len(self._readers)):
             reader: RecordIterator = self._readers[index]
             if reader._left:
-                where = TopicPartition(reader._topic, reader._partition)
+                where = _where(reader)
                 first.setdefault(where, reader._offset + 1)
         return first
 
@@ -243,7 +253,11 @@ class Batches(Handing):
     def _with_user(self) -> dict[TopicPartition, int]:
         if self._given < 0:
             return {}
-        return {TopicPartition(self._reader._topic, self._reader._partition): self._given}
+        return {_where(self._reader): self._given}
+
+
+def _where(reader: RecordIterator) -> TopicPartition:
+    return TopicPartition(reader._lot.topic, reader._lot.partition)
 
 
 class EachRecord:

@@ -10,8 +10,7 @@ A batch is a header of 61 bytes and records behind it, perhaps compressed:
                          27 base_timestamp 8
 
 The checksum covers everything from the attributes on, so a broker assigns offsets and the leader
-epoch without touching it. Records are decoded one at a time, over the buffer that they arrived in
-or were inflated into; nothing is copied until a record's key, value or headers are asked for.
+epoch without touching it. Records are decoded one at a time; see `ottla.records.record`.
 
 Kafka: DefaultRecordBatch, DefaultRecord.
 """
@@ -19,21 +18,23 @@ Kafka: DefaultRecordBatch, DefaultRecord.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cython
 
 from ottla.errors import CorruptRecords, DecodeError, InvalidRecords, UnsupportedCodec
+from ottla.records.record import Bytes, Lot, Walk
+from ottla.records.record import Record as Record  # noqa: PLC0414 - many know it from here
 from ottla.wire.compression import INFLATED_BYTES_MAX, NONE, ZSTD, decompress
 from ottla.wire.crc32c import crc32c
 
 if TYPE_CHECKING:
     from ottla.wire import Buffer
 
-    Header = tuple[str, bytes | None]
-
 if cython.compiled:
-    from cython.cimports.cpython.buffer import PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+    from cython.cimports.ottla.records.record import Bytes, Lot, Walk
+else:
+    _Record = Record
 
 HEADER_BYTES = 61
 """The size of a batch's header."""
@@ -53,46 +54,10 @@ NO_TIMESTAMP = -1
 NO_PRODUCER_ID = -1
 NO_SEQUENCE = -1
 
-_RECORD_BYTES_MIN = 7
-
-
-class Bytes:
-    """A buffer, held so that C code may read it through a pointer."""
-
-    def __init__(self, data: Buffer) -> None:
-        if cython.compiled:
-            PyObject_GetBuffer(data, cython.address(self._buffer.view), PyBUF_SIMPLE)
-            self._held = True
-            self.data = cython.cast(cython.p_const_uchar, self._buffer.view.buf)
-            self.size = self._buffer.view.len
-        else:
-            self.data = memoryview(data).cast("B")
-            self.size = len(self.data)
-
-    def __dealloc__(self) -> None:
-        if cython.compiled and self._held:
-            PyBuffer_Release(cython.address(self._buffer.view))
-
-    def int16(self, at: cython.Py_ssize_t) -> int:
-        value: cython.int = (self.data[at] << 8) | self.data[at + 1]
-        return value - 65536 if value > 32767 else value
-
-    def uint32(self, at: cython.Py_ssize_t) -> int:
-        high: cython.longlong = (self.data[at] << 8) | self.data[at + 1]
-        return (high << 16) | (self.data[at + 2] << 8) | self.data[at + 3]
-
-    def int32(self, at: cython.Py_ssize_t) -> int:
-        value: cython.longlong = self.uint32(at)
-        return value - 4294967296 if value > 2147483647 else value
-
-    def int64(self, at: cython.Py_ssize_t) -> int:
-        high: cython.longlong = self.int32(at)
-        return (high << 32) | self.uint32(at + 4)
-
-    def slice(self, start: cython.Py_ssize_t, size: cython.Py_ssize_t) -> bytes:
-        if cython.compiled:
-            return self.data[start : start + size]
-        return bytes(self.data[start : start + size])
+_RECORD_BYTES_MIN = cython.declare(cython.int, 7)
+_FIELDS_BYTES_MAX = cython.declare(cython.Py_ssize_t, 16)
+_LONG = cython.declare(cython.int, 0x40000000)
+"""Stands for a varint of more than three bytes: no shorter one is as much."""
 
 
 class BatchHeader:
@@ -209,100 +174,7 @@ def iterate_headers(data: Buffer) -> Iterator[BatchHeader]:
         position += header.size
 
 
-class Record:
-    """One record, as it is read from a partition.
-
-    Attributes:
-        topic: its topic.
-        partition: its partition.
-        offset: its offset.
-        timestamp_ms: milliseconds since 1970, or -1 where it has none.
-    """
-
-    if not cython.compiled:  # for the compiled form batch.pxd says so
-        _source: Bytes
-        _key_start: int
-        _value_start: int
-        _headers: list[Header] | None
-        _headers_start: int
-        _end: int
-
-    def __init__(
-        self,
-        topic: str,
-        partition: int,
-        offset: int,
-        timestamp_ms: int,
-        key: object = None,
-        value: object = None,
-        headers: list[Header] | None = None,
-    ) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.offset = offset
-        self.timestamp_ms = timestamp_ms
-        self._key = key
-        self._key_size = -1
-        self._value = value
-        self._value_size = -1
-        self._headers = [] if headers is None else headers
-
-    @property
-    def key(self) -> Any:
-        """The key, as bytes where no deserializer made something else of it; None for none."""
-        if self._key_size >= 0:
-            self._key = self._source.slice(self._key_start, self._key_size)
-            self._key_size = -1
-        return self._key
-
-    @property
-    def value(self) -> Any:
-        """The value, as bytes where no deserializer made something else of it; None for none."""
-        if self._value_size >= 0:
-            self._value = self._source.slice(self._value_start, self._value_size)
-            self._value_size = -1
-        return self._value
-
-    @property
-    def headers(self) -> list[Header]:
-        """The headers in their order, as (name, value); a value may be None."""
-        if self._headers is None:
-            self._headers = _read_headers(self._source, self._headers_start, self._end)
-        return self._headers
-
-    def replace(self, key: object, value: object) -> None:
-        """Have another key and value: what deserializers have made of them.
-
-        These may refer to the record, so the garbage collector follows it from now on.
-        """
-        self._key, self._value = key, value
-        self._key_size = self._value_size = -1
-        if cython.compiled and not PyObject_GC_IsTracked(self):  # noqa: F821 - batch.pxd has it
-            PyObject_GC_Track(self)  # noqa: F821 - batch.pxd has it
-
-    def __repr__(self) -> str:
-        return (
-            f"Record(topic={self.topic!r}, partition={self.partition}, offset={self.offset}, "
-            f"timestamp_ms={self.timestamp_ms}, key={self.key!r}, value={self.value!r}, "
-            f"headers={self.headers!r})"
-        )
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Record):
-            return NotImplemented
-        return (
-            (self.topic, self.partition, self.offset)
-            == (other.topic, other.partition, other.offset)
-            and self.timestamp_ms == other.timestamp_ms
-            and self.key == other.key
-            and self.value == other.value
-            and self.headers == other.headers
-        )
-
-    __hash__ = None  # type: ignore[assignment]  # values are compared, so not hashable
-
-
-class RecordIterator:
+class RecordIterator(Walk):
     """Iterates over the records of one batch.
 
     Args:
@@ -315,13 +187,11 @@ class RecordIterator:
     """
 
     def __init__(self, records: Bytes, header: BatchHeader, topic: str, partition: int) -> None:
-        self._source = records
-        self._position = 0
+        super().__init__(records, 0)
+        self._lot = Lot(topic, partition, records)
         self._left = header.records_count
         self._offset = header.base_offset - 1
         self._header = header
-        self._topic = topic
-        self._partition = partition
         self._append_time = header.is_log_append_time
 
     @property
@@ -381,10 +251,11 @@ class RecordIterator:
                 return
         self._finish()
 
-    def _next(self) -> Record:
+    def _next(self) -> _Record:
         """Make an object of the next record; where it cannot be read, it stays the next."""
         before: cython.longlong = self._offset
         left: cython.int = self._left
+        position: cython.Py_ssize_t = self._position
         try:
             self._step()
             if self._left == 0:
@@ -392,6 +263,7 @@ class RecordIterator:
         except CorruptRecords:
             self._offset = before
             self._left = left
+            self._position = position
             raise
         return self._make()
 
@@ -442,25 +314,80 @@ class RecordIterator:
             )
         return 0
 
+    def _quick(self) -> _Record | None:
+        """Make an object of the next record where it is as most are; None where it is not."""
+        return self._make() if self._left > 0 and self._step_quickly() else None
+
+    def _step_quickly(self) -> bool:
+        """Decode the next record where it is as most are; False where it is not.
+
+        Then each of its numbers takes up to three bytes, it is not the last one of the source or
+        ends where that does, and what it names lies in it.
+        """
+        data: cython.p_const_uchar = self._source.data
+        size: cython.Py_ssize_t = self._source.size
+        at: cython.Py_ssize_t = self._position
+        record_size: cython.int
+        stamp: cython.int
+        delta: cython.int
+        key_size: cython.int
+        value_size: cython.int
+        if at + _FIELDS_BYTES_MAX > size:
+            return False
+        record_size, at = _short(data, at)
+        end: cython.Py_ssize_t = at + record_size
+        if record_size < _RECORD_BYTES_MIN - 1 or end > size:
+            return False
+        stamp, at = _short(data, at + 1)
+        delta, at = _short(data, at)
+        key_size, at = _short(data, at)
+        key_start: cython.Py_ssize_t = at
+        if max(stamp, delta) == _LONG or key_size < -1:
+            return False
+        if key_size > 0:
+            at += key_size
+        if at + 2 > end or at + 3 > size:
+            return False
+        value_size, at = _short(data, at)
+        value_start: cython.Py_ssize_t = at
+        if value_size > 0:
+            at += value_size
+        if value_size < -1 or at > end or (self._left == 1 and end != size):
+            return False
+        header: BatchHeader = self._header
+        if self._append_time:
+            self._timestamp = header.max_timestamp
+        else:
+            self._timestamp = header.base_timestamp + stamp
+        self._offset = header.base_offset + delta
+        self._key_start, self._key_size = key_start, key_size
+        self._value_start, self._value_size = value_start, value_size
+        self._headers_start = at
+        self._position = self._end = end
+        self._left -= 1
+        return True
+
     def _step(self) -> int:
         """Decode the next record into the fields of this object."""
-        size: cython.longlong = _varint(self, self._source.size)
+        if self._step_quickly():
+            return 0
+        size: cython.longlong = self._varint(self._source.size)
         if size < _RECORD_BYTES_MIN - 1 or size > self._source.size - self._position:
             raise CorruptRecords(
                 f"a record of {size} bytes, {self._source.size - self._position} remain"
             )
         end: cython.Py_ssize_t = self._position + size
         self._position += 1
-        delta: cython.longlong = _varint(self, end)
+        delta: cython.longlong = self._varint(end)
         if self._append_time:
             self._timestamp = self._header.max_timestamp
         else:
             self._timestamp = self._header.base_timestamp + delta
-        self._offset = self._header.base_offset + _varint(self, end)
-        self._key_size = _varint(self, end)
+        self._offset = self._header.base_offset + self._varint(end)
+        self._key_size = self._varint(end)
         self._key_start = self._position
         self._advance(self._key_size, end)
-        self._value_size = _varint(self, end)
+        self._value_size = self._varint(end)
         self._value_start = self._position
         self._advance(self._value_size, end)
         self._headers_start = self._position
@@ -469,54 +396,41 @@ class RecordIterator:
         self._left -= 1
         return 0
 
-    def _advance(self, size: cython.longlong, end: cython.Py_ssize_t) -> int:
-        """Pass over a key or value; a size of -1 stands for None."""
-        if size > 0:
-            if size > end - self._position:
-                raise CorruptRecords(f"{size} bytes named, {end - self._position} remain")
-            self._position += size
-        elif size < -1:
-            raise CorruptRecords(f"a size of {size} within a record")
-        return 0
-
     def _skip_headers(self) -> int:
         """Walk over the current record's headers to its end."""
         end: cython.Py_ssize_t = self._end
         self._position = self._headers_start
-        count: cython.longlong = _varint(self, end)
+        count: cython.longlong = self._varint(end)
         if count < 0 or count > (end - self._position) // 2:
             raise CorruptRecords(f"a record claims to have {count} headers")
         while count > 0:
-            size: cython.longlong = _varint(self, end)
+            size: cython.longlong = self._varint(end)
             if size < 0:
                 raise CorruptRecords("a header without a name")
             self._advance(size, end)
-            self._advance(_varint(self, end), end)
+            self._advance(self._varint(end), end)
             count -= 1
         if self._position != end:
             raise CorruptRecords(f"{end - self._position} bytes left over in a record")
         return 0
 
-    def _make(self) -> Record:
+    def _make(self) -> _Record:
         """Make an object of the current record; its bytes are copied when they are asked for."""
-        record: Record = Record.__new__(Record)
-        record.topic = self._topic
-        record.partition = self._partition
+        record: _Record = _Record.__new__(_Record)
+        record._lot = self._lot
         record.offset = self._offset
         record.timestamp_ms = self._timestamp
-        record._source = self._source
-        record._key = None
         record._key_start = self._key_start
         record._key_size = self._key_size
-        record._value = None
         record._value_start = self._value_start
         record._value_size = self._value_size
-        record._headers = None
         record._headers_start = self._headers_start
         record._end = self._end
+        if not cython.compiled:  # else they are so already
+            record._key = record._value = record._headers = None
         if cython.compiled:
             # It holds only bytes, nothing that could be a cycle; `replace` has it followed again.
-            PyObject_GC_UnTrack(record)  # noqa: F821 - batch.pxd declares it
+            PyObject_GC_UnTrack(record)  # noqa: F821 - batch.pxd has it
         return record
 
 
@@ -537,76 +451,29 @@ class RecordsScan:
         self.first_null_key = -1
 
 
-def _varint(reader: RecordIterator, end: cython.Py_ssize_t) -> int:
-    """Decode a zigzag varint of at most 64 bits that ends before `end`."""
-    data: cython.p_const_uchar = reader._source.data
-    position: cython.Py_ssize_t = reader._position
-    bits: cython.int
-    if position < end and data[position] < 0x80:  # nearly all of them take one byte or two
-        reader._position = position + 1
-        bits = data[position]
-        return (bits >> 1) ^ -(bits & 1)
-    if position + 1 < end and data[position + 1] < 0x80:
-        reader._position = position + 2
-        bits = (data[position] & 0x7F) | (data[position + 1] << 7)
-        return (bits >> 1) ^ -(bits & 1)
-    return _long_varint(reader, end)
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _short(
+    data: cython.p_const_uchar, at: cython.Py_ssize_t
+) -> tuple[cython.int, cython.Py_ssize_t]:
+    """Decode a zigzag varint of up to three bytes: its value, or `_LONG`, and where it ends.
 
-
-def _long_varint(reader: RecordIterator, end: cython.Py_ssize_t) -> int:
-    data: cython.p_const_uchar = reader._source.data
-    position: cython.Py_ssize_t = reader._position
-    value: cython.ulonglong = 0
-    shift: cython.int = 0
-    while position < end and shift < 70:
-        byte: cython.ulonglong = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            reader._position = position
-            if cython.compiled:
-                half: cython.longlong = cython.cast(cython.longlong, value >> 1)
-                return half ^ -cython.cast(cython.longlong, value & 1)
-            value &= 0xFFFF_FFFF_FFFF_FFFF
-            return (value >> 1) ^ -(value & 1)
-        shift += 7
-    raise CorruptRecords("a varint within a record does not end")
-
-
-def read_headers(data: Buffer) -> list[Header]:
-    """Decode headers as they lie in a record, their number first.
-
-    Raises:
-        CorruptRecords: they are not what the format says.
+    Where it ends is told by branches and not computed from what was read: so a processor goes on
+    behind a number that it expects to be as long as the last one was, and does not wait for it.
     """
-    held = Bytes(data)
-    return _read_headers(held, 0, held.size)
-
-
-def _read_headers(source: Bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> list[Header]:
-    reader: RecordIterator = RecordIterator.__new__(RecordIterator)
-    reader._source = source
-    reader._position = start
-    count: cython.longlong = _varint(reader, end)
-    if count < 0 or count > (end - reader._position) // 2:
-        raise CorruptRecords(f"a record claims to have {count} headers")
-    headers: list[Header] = []
-    while count > 0:
-        size: cython.longlong = _varint(reader, end)
-        at: cython.Py_ssize_t = reader._position
-        if size < 0:
-            raise CorruptRecords("a header without a name")
-        reader._advance(size, end)
-        try:
-            name = source.slice(at, size).decode()
-        except UnicodeDecodeError as error:
-            raise CorruptRecords("a header's name is not UTF-8") from error
-        size = _varint(reader, end)
-        at = reader._position
-        reader._advance(size, end)
-        headers.append((name, None if size < 0 else source.slice(at, size)))
-        count -= 1
-    return headers
+    first: cython.int = data[at]
+    if first < 0x80:
+        return (first >> 1) ^ -(first & 1), at + 1
+    second: cython.int = data[at + 1]
+    first = (first & 0x7F) | ((second & 0x7F) << 7)
+    if second < 0x80:
+        return (first >> 1) ^ -(first & 1), at + 2
+    third: cython.int = data[at + 2]
+    if third >= 0x80:
+        return _LONG, at + 3
+    first |= third << 14
+    return (first >> 1) ^ -(first & 1), at + 3
 
 
 def iterate_records(

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ottla.records.batch import Record, read_headers
+from ottla.records.record import Record, read_headers
 
 if TYPE_CHECKING:
-    from ottla.records.batch import Header
+    from ottla.records.record import Header
 
 
 class Run(NamedTuple):

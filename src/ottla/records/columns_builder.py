@@ -17,17 +17,19 @@ from typing import TYPE_CHECKING
 import cython
 
 from ottla.errors import CorruptRecords
-from ottla.records.batch import BatchHeader, Bytes, RecordIterator
 from ottla.records.builder import pack_headers
 from ottla.records.columns import BytesColumn, RecordColumns, Run
+from ottla.records.record import Bytes
 from ottla.wire.memory import Memory, new_buffer
-
-if TYPE_CHECKING:
-    from ottla.records.batch import Record
 
 if cython.compiled:
     from cython.cimports.libc.string import memcpy
-    from cython.cimports.ottla.records.batch import BatchHeader, Bytes, RecordIterator
+    from cython.cimports.ottla.records.batch import BatchHeader, RecordIterator
+    from cython.cimports.ottla.records.record import Bytes
+
+if TYPE_CHECKING:
+    from ottla.records.batch import BatchHeader, RecordIterator
+    from ottla.records.record import Record
 
 COLUMN_BYTES_MAX = 0x7FFFFFFF
 """What the keys or the values of one piece may be altogether: their offsets are int32."""

@@ -27,21 +27,22 @@ from ottla.records.batch import (
     LENGTH_END,
     NO_TIMESTAMP,
     BatchHeader,
-    Bytes,
     RecordIterator,
     iterate_records,
 )
 from ottla.wire.compression import NONE, compress
 from ottla.wire.crc32c import crc32c
 
+if cython.compiled:
+    from cython.cimports.libc.string import memcpy
+    from cython.cimports.ottla.records.batch import RecordIterator
+    from cython.cimports.ottla.records.record import Bytes
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ottla.records.record import Bytes
     from ottla.wire import Buffer
-
-if cython.compiled:
-    from cython.cimports.libc.string import memcpy
-    from cython.cimports.ottla.records.batch import Bytes, RecordIterator
 
 DELETE_HORIZON = 0x40
 """The attribute bit that says that the base timestamp is the delete horizon."""

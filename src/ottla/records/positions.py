@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import cython
 
 from ottla.errors import CorruptRecords
-from ottla.records.batch import CRC_START, HEADER_BYTES, LENGTH_END, Bytes
+from ottla.records.batch import CRC_START, HEADER_BYTES, LENGTH_END
+from ottla.records.record import Bytes
 from ottla.wire.crc32c import crc32c
 
 if TYPE_CHECKING:
     from ottla.wire import Buffer
 
 if cython.compiled:
-    from cython.cimports.ottla.records.batch import Bytes
+    from cython.cimports.ottla.records.record import Bytes
 
 
 def whole_batches_size(data: Buffer, offset_end: cython.longlong = 0x7FFFFFFFFFFFFFFF) -> int:

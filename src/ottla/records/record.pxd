@@ -1,0 +1,59 @@
+# The C side of record.py: fields, and what other compiled modules may call without Python's protocol.
+
+cimport cython
+from cpython.buffer cimport Py_buffer
+
+cdef extern from "Python.h":
+    int PyObject_GC_IsTracked(object)
+    void PyObject_GC_Track(object)
+    void PyObject_GC_UnTrack(object)
+
+
+# What Bytes holds is a buffer in a structure of its own, and no object: so the garbage collector
+# does not know it. It would clear a Py_buffer that it sees, and with it the only way to release it.
+cdef struct HeldBuffer:
+    Py_buffer view
+
+
+cdef class Bytes:
+    cdef HeldBuffer _buffer
+    cdef bint _held
+    cdef const unsigned char* data
+    cdef readonly Py_ssize_t size
+    cdef int int16(self, Py_ssize_t at)
+    cdef long long uint32(self, Py_ssize_t at)
+    cdef long long int32(self, Py_ssize_t at)
+    cdef long long int64(self, Py_ssize_t at)
+    cdef bytes slice(self, Py_ssize_t start, Py_ssize_t size)
+
+
+cdef class Walk:
+    cdef Bytes _source
+    cdef Py_ssize_t _position
+    cdef long long _varint(self, Py_ssize_t end) except? -1
+    cdef int _advance(self, long long size, Py_ssize_t end) except -1
+
+
+cdef class Lot:
+    cdef readonly str topic
+    cdef readonly int partition
+    cdef Bytes source
+
+
+@cython.freelist(64)  # most are let go before the next is made
+cdef class Record:
+    cdef Lot _lot
+    cdef readonly long long offset
+    cdef readonly long long timestamp_ms
+    cdef public object _key
+    cdef public object _value
+    cdef list _headers
+    cdef int _key_start
+    cdef public int _key_size
+    cdef int _value_start
+    cdef public int _value_size
+    cdef int _headers_start
+    cdef int _end
+
+
+cdef list _read_headers(Bytes source, Py_ssize_t start, Py_ssize_t end)
