@@ -1,6 +1,5 @@
 # The C side of record.py: fields, and what other compiled modules may call without Python's protocol.
 
-cimport cython
 from cpython.buffer cimport Py_buffer
 
 cdef extern from "Python.h":
@@ -40,7 +39,6 @@ cdef class Lot:
     cdef Bytes source
 
 
-@cython.freelist(64)  # most are let go before the next is made
 cdef class Record:
     cdef Lot _lot
     cdef readonly long long offset

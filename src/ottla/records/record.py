@@ -124,6 +124,8 @@ class Lot:
 _NOTHING = Bytes(b"")
 
 
+@cython.freelist(64)  # most are let go before the next is made
+@cython.cclass
 class Record:
     """One record, as it is read from a partition.
 
