@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ottla.wire.framing import (
     KEPT_BYTES_MAX,
+    ROOM_BYTES_LEFT,
     ROOM_BYTES_MAX,
     ROOM_BYTES_MIN,
     FrameBuffer,
@@ -99,6 +100,18 @@ def test_memory_is_reused_where_that_is_allowed() -> None:
         rooms.add(id(buffer.room().obj))
         feed(buffer, framed(b"x" * 1000), 1004)
     assert len(rooms) == 1
+
+
+def test_small_frames_share_a_chunk_until_little_of_it_is_left() -> None:
+    buffer = FrameBuffer(FRAME_BYTES_MAX, reuse=False)
+    chunks: list[object] = []
+    for number in range(100):
+        chunk = buffer.room().obj
+        if not chunks or chunks[-1] is not chunk:
+            chunks.append(chunk)
+        assert feed(buffer, framed(b"%060d" % number), 1000) == [b"%060d" % number]
+    used_of_each = ROOM_BYTES_MIN - ROOM_BYTES_LEFT
+    assert len(chunks) == 1 + 100 * 64 // used_of_each
 
 
 @either_use

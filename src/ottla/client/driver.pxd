@@ -20,6 +20,7 @@ cdef class Driver:
     cdef object _bell
     cdef public bint _closed
     cdef object _held
+    cdef object _count_caller(self, int by)
     cdef object _turn(self, double wait_s)
     cdef object _release(self)
     cdef void _sleep(self) noexcept nogil

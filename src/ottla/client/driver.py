@@ -98,14 +98,11 @@ class Driver:
                 next_steps=("Wait outside of the callback, or call send() only.",),
             )
         deadline = None if timeout_s is None else self._clock.monotonic_ms() + timeout_s * 1000
-        with self._gate:
-            self._callers += 1
+        self._count_caller(1)
         try:
             return self._run_until(reached, deadline)
         finally:
-            with self._gate:
-                self._callers -= 1
-                self._calls += 1
+            self._count_caller(-1)
             self._last_call_ms = self._clock.monotonic_ms()
             if self.parked and self._work.has_work():
                 self._wake()
@@ -130,6 +127,19 @@ class Driver:
                 self._wait_for_turn(min(left, _HANDOVER_S), reached)
         return True
 
+    def _count_caller(self, by: cython.int) -> None:
+        """Take note of a caller that waits, or does not any more.
+
+        Compiled, it takes no lock: the GIL lets nobody come in between.
+        """
+        if cython.compiled:
+            self._callers += by
+            self._calls += 1
+        else:
+            with self._gate:
+                self._callers += by
+                self._calls += 1
+
     def _wait_for_turn(self, seconds: float, reached: Callable[[], bool] | None) -> None:
         """Wait until the turn that another thread does is over, `seconds` at most.
 
@@ -153,14 +163,12 @@ class Driver:
         """Keep turns away until `let_go`; a turn that waits for the network is cut short."""
         if self._lock.acquire(blocking=False):
             return
-        with self._gate:
-            self._callers += 1
+        self._count_caller(1)
         try:
             while not self._lock.acquire(blocking=False):
                 self._wait_for_turn(_HANDOVER_S, None)
         finally:
-            with self._gate:
-                self._callers -= 1
+            self._count_caller(-1)
 
     def let_go(self) -> None:
         """Let turns be done again."""

@@ -4,6 +4,7 @@ from ottla.client.accumulator cimport Accumulator, PartitionQueue
 from ottla.client.delivery cimport Batch
 from ottla.client.cluster cimport Cluster, TopicInfo
 from ottla.client.node cimport Node
+from ottla.client.produce_call cimport ProduceCall
 
 
 cdef class Sender:

@@ -502,7 +502,7 @@ class Sender:
             batch.times.peer = node.peer
             batch.times.connected = node.connected_ns
             self._queue_of(batch).in_flight.append(batch)
-        call = ProduceCall(
+        call: ProduceCall = ProduceCall(
             batches,
             topic_ids,
             self._required_acks,

@@ -1,6 +1,7 @@
 # The C side of tcp.py: fields, and what is called without Python's protocol.
 
 from ottla.client.network cimport Call
+from ottla.client.produce_call cimport ProduceCall
 from ottla.wire.cursor cimport Reader, Writer
 
 
@@ -30,5 +31,6 @@ cdef class TcpChannel:
     cdef object _arrived
     cpdef object send(self, Call call)
     cdef object _write_header(self, Writer writer, Call call)
+    cdef object _send_one(self, object part)
     cdef object _drop(self, Py_ssize_t sent)
     cdef object _answer(self, memoryview frame)

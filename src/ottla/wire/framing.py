@@ -90,7 +90,7 @@ class FrameBuffer:
             if self._reuse and self._room <= capacity <= KEPT_BYTES_MAX:
                 self._start = 0
                 self._end = 0
-            elif self._reuse or capacity - self._end < self._room:
+            elif self._reuse or capacity - self._end < self._wanted():
                 self._replace(self._room, 0)
             return memoryview(self._chunk)[self._end : self._limit]
         needed: cython.longlong = pending + ROOM_BYTES_LEFT
@@ -106,6 +106,14 @@ class FrameBuffer:
             else:
                 self._replace(max(min(needed, 2 * pending), pending + self._room), pending)
         return memoryview(self._chunk)[self._end : self._limit]
+
+    @cython.cfunc
+    def _wanted(self) -> cython.Py_ssize_t:
+        """Return how much room must be left for an empty chunk to be used on.
+
+        Small frames get what is left of it; of large ones each is to arrive as a whole.
+        """
+        return ROOM_BYTES_LEFT if self._room <= ROOM_BYTES_MIN else self._room
 
     @cython.cfunc
     def _replace(self, size: cython.Py_ssize_t, pending: cython.Py_ssize_t) -> object:
