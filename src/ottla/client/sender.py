@@ -631,11 +631,12 @@ class Sender:
     def _finish(self, batch: Batch, state: cython.int, error: KafkaError | None = None) -> None:
         """Settle the outcome of a batch."""
         batch.times.ended = self._clock.monotonic_ns()
+        count: cython.longlong = batch.count
         with self._outcomes:
             batch.error = error
             batch.state = state
             if state == STORED:
-                self.delivered += batch.count
+                self.delivered += count
             elif not batch.watched:
                 self.unreported.append(batch)
         self._accumulator.complete(batch)
@@ -653,6 +654,9 @@ class Sender:
 
     def hurry(self, by: cython.int) -> None:
         """Take note that somebody waits, by 1, or does not any more, by -1."""
+        if cython.compiled:  # the GIL lets nobody come in between, here and below
+            self.flushing += by
+            return
         with self._outcomes:
             self.flushing += by
 
@@ -667,12 +671,23 @@ class Sender:
 
     def unwatch(self, batches: list[Batch]) -> None:
         """End a flush."""
+        batch: Batch
+        if cython.compiled:
+            for batch in batches:
+                batch.watched -= 1
+            return
         with self._outcomes:
             for batch in batches:
                 batch.watched -= 1
 
     def take_delivered(self) -> int:
         """Return how many records were delivered since this was last called."""
+        delivered: cython.longlong
+        if cython.compiled:
+            delivered = self.delivered
+            self.delivered = 0
+            return delivered
         with self._outcomes:
-            delivered, self.delivered = self.delivered, 0
+            delivered = self.delivered
+            self.delivered = 0
         return delivered
