@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import ottla.client.fetch_session as session_module
@@ -44,13 +46,11 @@ def found(
 class Fetching:
     """A fetcher of topic t, and a test for its broker."""
 
-    def __init__(self, partitions: int = 3, isolation_level: str = "read_uncommitted") -> None:
+    def __init__(self, partitions: int = 3, **settings: Any) -> None:
         self.script = Script(partitions=partitions, linger_ms=0)
         self.script.settle()
         self.cluster = self.script.core.cluster
-        self.fetcher = Fetcher(
-            ConsumerConfig(isolation_level=isolation_level), self.cluster, self.script.clock
-        )
+        self.fetcher = Fetcher(ConsumerConfig(**settings), self.cluster, self.script.clock)
         self.fetcher.assign([TopicPartition("t", number) for number in range(partitions)], None)
         for state in self.fetcher.partitions.values():
             state.seek(0)
@@ -127,6 +127,25 @@ def test_what_an_answer_has_left_is_asked_for_before_the_answer_is_read(fetching
     fetching.answer(ID, found(1, records=batch(2), end=9))
     assert not fetching.script.network.calls  # two answers of it lie here
     assert said(fetching.asked()) == (ID, 4, {}, [1])
+
+
+def test_nothing_is_fetched_while_as_much_lies_unread_as_one_fetch_may_bring() -> None:
+    fetching = Fetching(fetch_max_bytes=2 * len(batch()))
+    fetching.begin()
+    fetching.asked()
+    fetching.answer(ID, *(found(number, records=batch(), end=9) for number in (0, 1)))
+    assert not fetching.script.network.calls
+    assert fetching.asks_nothing()
+    state = fetching.fetcher.partitions[TopicPartition("t", 0)]
+    state.is_paused = True  # what is not given out must not keep others from being read
+    assert said(fetching.asked()) == (ID, 2, {1: 1}, [0])
+    fetching.answer(ID)
+    state.is_paused = False
+    assert fetching.asks_nothing()
+    fetching.script.clock.advance(1000)
+    assert fetching.asks_nothing()
+    assert len(fetching.fetcher.take(10)) == 2
+    assert said(fetching.asked()) == (ID, 3, {0: 1}, [])
 
 
 def test_where_an_answer_has_brought_nothing_or_all_there_is_no_fetch_is_sent_ahead(

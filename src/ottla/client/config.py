@@ -145,7 +145,8 @@ class ConsumerConfig(ClientConfig):
     Attributes:
         fetch_min_bytes: a broker answers a fetch when it has so many bytes,
         fetch_max_wait_ms: or when so much time has passed.
-        fetch_max_bytes: how many bytes one fetch brings at most.
+        fetch_max_bytes: how many bytes one fetch brings at most; none is sent while so many lie
+            here unread.
         max_partition_fetch_bytes: how many of one partition.
         max_poll_records: how many records `poll` gives at most, unless it is told.
         isolation_level: "read_uncommitted" or "read_committed".
@@ -181,7 +182,7 @@ class ConsumerConfig(ClientConfig):
     fetch_min_bytes: int = 1
     fetch_max_wait_ms: float = 500
     fetch_max_bytes: int = 50 * 1024 * 1024
-    max_partition_fetch_bytes: int = 1024 * 1024
+    max_partition_fetch_bytes: int = 4 * 1024 * 1024
     max_poll_records: int = 500
     isolation_level: str = "read_uncommitted"
     auto_offset_reset: str = "earliest"

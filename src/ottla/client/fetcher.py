@@ -1,7 +1,8 @@
 """Brings the batches of the assigned partitions, and gives out their records lazily.
 
 One fetch at a time is under way to each broker; it asks for the partitions of which no more than
-one answer lies here unread, so that the next answer is on its way while this one is read. It names
+one answer lies here unread, so that the next answer is on its way while this one is read. Where as
+much lies here as one fetch may bring, of all partitions, none is sent until some is read. It names
 those of which something has changed, where the broker has a session for us (`fetch_session`). An
 answer is kept as it came: its batches are checked and opened one by one when their turn comes.
 
@@ -179,6 +180,13 @@ class PartitionState:
     def has_records(self) -> bool:
         """Whether there is something to be read."""
         return (self._records is not None or bool(self._answers)) and not self.is_paused
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much lies here that is given out as soon as somebody reads."""
+        if self.is_paused or self._damage is not None:
+            return 0
+        return sum(len(answer.data) for answer in self._answers)
 
     def seek(self, position: int) -> None:
         """Go on at an offset; what lies here unread is let go."""
@@ -489,10 +497,17 @@ class Fetcher:
                 self._cluster.refresh()
             elif node not in self._fetching:
                 by_node.setdefault(node, []).append(state)
+        if by_node and self._has_enough():
+            return due
         for node, states in by_node.items():
             if node.is_ready():  # asked once: whoever asks may find that the connection is gone
                 self._fetch(node, states)
         return due
+
+    def _has_enough(self) -> bool:
+        """Tell whether as much as one fetch may bring lies here, so that none is sent ahead."""
+        unread = sum(state.unread_bytes for state in self.partitions.values())
+        return unread >= self._config.fetch_max_bytes
 
     def _fetch(self, node: Node, states: list[PartitionState]) -> None:
         config = self._config
