@@ -1,3 +1,4 @@
+import gc
 import random
 import sys
 import threading
@@ -178,6 +179,46 @@ def test_many_records_have_one_handle_that_knows_their_ranges() -> None:
     ranges = deliveries.result()
     assert sum(each.records for each in ranges) == 5
     assert deliveries.state == "stored"
+
+
+def test_many_records_are_told_in_their_order_in_whatever_order_they_are_stored() -> None:
+    accumulator, _ = make(partitions=2)
+    take_all(accumulator)
+    many = ManyDeliveries("t", NobodyWaits())
+    offsets = iter(range(100, 0, -10))
+    waiting: list[Batch] = []
+
+    def store(batch: Batch) -> None:
+        batch.base_offset, batch.state = next(offsets), STORED
+        accumulator.complete(batch)
+
+    for count in range(1, 6):
+        accumulator.append_many(many, "t", [b"x"] * count, 0, count % 2)
+        waiting += take_all(accumulator)
+        if count % 2 == 0:
+            store(waiting.pop())
+    assert (len(many), many.done(), many.state) == (15, False, "buffered")
+    while waiting:
+        store(waiting.pop())
+    found = [(each.partition, each.offset, each.records) for each in many.result()]
+    assert found == [(1, 60, 1), (0, 100, 2), (1, 70, 3), (0, 90, 4), (1, 80, 5)]
+    assert many.result() == many.result()
+    assert (len(many), many.done(), many.state) == (15, True, "stored")
+
+
+def test_the_handle_of_many_records_does_not_hold_batches_that_are_stored() -> None:
+    accumulator, _ = make(batch_size=1024)
+    take_all(accumulator)
+    many = ManyDeliveries("t", NobodyWaits())
+    for _ in range(20):
+        accumulator.append_many(many, "t", [b"x" * 300] * 3, 0, -1)
+        for batch in take_all(accumulator):
+            batch.state = STORED
+            accumulator.complete(batch)
+    assert [type(each) for each in gc.get_referents(many)].count(list) == 1
+    reached = [each for part in gc.get_referents(many) for each in gc.get_referents(part)]
+    assert sum(isinstance(each, Delivery) for each in reached) <= 2
+    assert len(many) == 60
 
 
 def test_many_records_stop_where_the_buffer_is_full_and_go_on_from_there() -> None:

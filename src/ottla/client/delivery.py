@@ -9,6 +9,7 @@ Kafka: ProducerBatch, FutureRecordMetadata.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -309,19 +310,24 @@ class Delivery:
 
 
 class ManyDeliveries:
-    """What `send_many` returns: the way of many records."""
+    """What `send_many` returns: the way of many records.
 
-    __slots__ = ("_counts", "_firsts", "_topic", "_waiter")
+    Of what is stored it keeps numbers only. Batches would be work for the garbage collector, which
+    looks at all that is new, and that is often a long list of values.
+    """
+
+    __slots__ = ("_counts", "_firsts", "_stored", "_topic", "_waiter")
 
     def __init__(self, topic: str, waiter: Waiter) -> None:
         self._topic = topic
         self._waiter = waiter
-        self._firsts: list[Delivery] = []
-        self._counts: list[int] = []
+        self._firsts: deque[Delivery] = deque()
+        self._counts: deque[int] = deque()
+        self._stored: list[int] = []  # partition, offset and count of one range after the other
 
     def __len__(self) -> int:
         """How many records there are."""
-        return sum(self._counts)
+        return sum(self._stored[2::3]) + sum(self._counts)
 
     @property
     def state(self) -> str:
@@ -346,15 +352,11 @@ class ManyDeliveries:
         error = self.exception(timeout)
         if error is not None:
             raise error
-        return [
-            OffsetRange(
-                self._topic,
-                -1 if delivery.partition is None else delivery.partition,
-                -1 if delivery.offset is None else delivery.offset,
-                count,
-            )
-            for delivery, count in zip(self._firsts, self._counts, strict=True)
-        ]
+        numbers = self._stored.copy()
+        for delivery, count in zip(self._firsts, self._counts, strict=True):
+            numbers += _numbers_of(delivery, count)
+        ranges = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+        return [OffsetRange(self._topic, *each) for each in ranges]
 
     def exception(self, timeout: float | None = None) -> KafkaError | None:
         """Wait for the outcome of all and return the first cause why one failed, or None.
@@ -376,5 +378,12 @@ class ManyDeliveries:
 
     def took(self, delivery: Delivery, count: int) -> None:
         """Take note of records that stand side by side, the first one's handle among them."""
+        while self._firsts and self._firsts[0].batch.state == STORED:
+            self._stored += _numbers_of(self._firsts.popleft(), self._counts.popleft())
         self._firsts.append(delivery)
         self._counts.append(count)
+
+
+def _numbers_of(delivery: Delivery, count: int) -> tuple[int, int, int]:
+    partition, offset = delivery.partition, delivery.offset
+    return -1 if partition is None else partition, -1 if offset is None else offset, count
