@@ -9,7 +9,8 @@ import pytest
 from ottla.broker.appending import USUAL_VERSIONS, answer_usual
 from ottla.broker.internal_topics import GROUPS_TOPIC
 from ottla.protocol.codec import encode
-from ottla.protocol.messages.api_00_produce import ProduceRequest
+from ottla.protocol.message import ApiMessage
+from ottla.protocol.messages.api_00_produce import ProduceRequest, ProduceResponse
 from ottla.records.builder import batch_of, stamp_producer
 from ottla.wire.cursor import Reader, Writer
 from tests.broker.asking import Asking, batch_of_values, produce_request
@@ -28,6 +29,22 @@ def of_producer(sequence: int, *, producer_id: int = 7) -> bytes:
     batch = batch_of([(None, b"value")], NOW)
     stamp_producer(batch, producer_id, 0, sequence)
     return bytes(batch)
+
+
+def with_id(broker: Asking, request: ProduceRequest) -> ProduceRequest:
+    """Name a request's topics by their ids as well, which is how version 13 names them."""
+    for data in request.topic_data:
+        topic = broker.engine.cluster.topics.get(data.name)
+        data.topic_id = topic.topic_id if topic is not None else b"unknown".ljust(16)
+    return request
+
+
+def with_id_of(broker: Asking, response: ApiMessage | None) -> ProduceResponse:
+    """Return another broker's answer with the ids that this one has given."""
+    assert isinstance(response, ProduceResponse)
+    for topic in response.responses:
+        topic.topic_id = broker.engine.cluster.topics["t"].topic_id
+    return response
 
 
 def answered(broker: Asking, request: ProduceRequest, version: int) -> bytes | None:
@@ -53,8 +70,9 @@ def test_the_answer_is_the_handler_s(version: int, acks: int, stamped: str) -> N
     usual, handled = (asking(message_timestamp_type=stamped) for _ in range(2))
     for batch in (of_producer(0), of_producer(1), of_producer(0), bytes(batch_of_values(b"a"))):
         request = produce_request("t", batch, partition=1, acks=acks)
-        expected = encode(handled.ask_nowait(request, version), version)
-        assert answered(usual, request, version) == expected
+        expected = handled.ask_nowait(with_id(handled, request), version)
+        found = answered(usual, with_id(usual, request), version)
+        assert found == encode(with_id_of(usual, expected), version)
     assert ends(usual) == ends(handled) == [0, 3]
 
 
@@ -135,7 +153,7 @@ UNUSUAL = [
 
 
 @pytest.mark.parametrize("change", UNUSUAL)
-@pytest.mark.parametrize("version", [8, 9])
+@pytest.mark.parametrize("version", [8, 9, 13])
 def test_nothing_is_done_with_what_is_not_usual(
     change: Callable[[ProduceRequest], None], version: int
 ) -> None:
@@ -145,6 +163,7 @@ def test_nothing_is_done_with_what_is_not_usual(
     broker.produce("t", of_producer(0))
     request = produce_request("t", of_producer(1))
     change(request)
+    with_id(broker, request)
     assert answered(broker, request, version) is None
     assert ends(broker) == [2, 0]
 
@@ -152,7 +171,8 @@ def test_nothing_is_done_with_what_is_not_usual(
 @pytest.mark.parametrize("version", [FIRST - 1, LAST + 1])
 def test_other_versions_are_not_usual(version: int) -> None:
     broker = asking()
-    reader = Reader(encode(produce_request("t", of_producer(0)), LAST))
+    request = with_id(broker, produce_request("t", of_producer(0)))
+    reader = Reader(encode(request, LAST))
     assert not answer_usual(broker.engine, reader, version, Writer())
     assert ends(broker) == [0, 0]
 
@@ -160,15 +180,16 @@ def test_other_versions_are_not_usual(version: int) -> None:
 def test_what_waits_for_a_sync_is_not_usual() -> None:
     broker = Asking()
     broker.create("t", 2)
-    assert answered(broker, produce_request("t", of_producer(0)), LAST) is None
+    request = with_id(broker, produce_request("t", of_producer(0)))
+    assert answered(broker, request, LAST) is None
     broker.engine.configs.changed()
     assert ends(broker) == [0, 0]
 
 
-@pytest.mark.parametrize("version", [8, 9])
+@pytest.mark.parametrize("version", [8, 9, 13])
 def test_a_request_that_is_cut_off_is_left_to_the_handler(version: int) -> None:
     broker = asking()
-    whole = encode(produce_request("t", of_producer(0)), version)
+    whole = encode(with_id(broker, produce_request("t", of_producer(0))), version)
     for size in range(len(whole)):
         assert not answer_usual(broker.engine, Reader(whole[:size]), version, Writer())
     assert ends(broker) == [0, 0]
@@ -176,7 +197,7 @@ def test_a_request_that_is_cut_off_is_left_to_the_handler(version: int) -> None:
 
 def test_tagged_fields_are_not_usual() -> None:
     broker = asking()
-    whole = encode(produce_request("t", of_producer(0)), LAST)
+    whole = encode(with_id(broker, produce_request("t", of_producer(0))), LAST)
     assert whole.endswith(bytes(3))
     for at in (-1, -2, -3):
         tagged = bytearray(whole)

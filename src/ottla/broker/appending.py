@@ -1,7 +1,7 @@
 # cython: initializedcheck=False
 """What a Produce request does to one partition; the usual request is answered without an object.
 
-The usual one has one batch, for one partition of a topic that is named, and waits for no sync.
+The usual one has one batch, for one partition of a topic, and waits for no sync.
 `answer_usual` goes over its bytes once and writes the bytes of the answer. It decides nothing that
 the handler would decide otherwise: where anything is not as usual, before or while the batch is
 judged, nothing has been done, and the handler does it all.
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from ottla.wire import Buffer
     from ottla.wire.cursor import Reader, Writer
 
-USUAL_VERSIONS = (3, 12)
+USUAL_VERSIONS = (3, 13)
 """The versions of Produce that `answer_usual` knows, first and last."""
 
+_TOPIC_ID_VERSION = 13
+_TOPIC_ID_BYTES = 16
 _FLEXIBLE_VERSION = 9
 _RECORD_ERRORS_VERSION = 8
 _LOG_START_VERSION = 5
@@ -138,7 +140,10 @@ def answer_usual(engine: Engine, reader: Reader, version: int, writer: Writer) -
     try:
         if not _has_one_partition(reader, flexible):
             return False
-        name = reader.text(_size(reader, flexible, 2))
+        if version >= _TOPIC_ID_VERSION:
+            topic = engine.cluster.topics_by_id.get(reader.raw(_TOPIC_ID_BYTES))
+        else:
+            topic = engine.cluster.topics.get(reader.text(_size(reader, flexible, 2)))
         if _size(reader, flexible, 4) != 1:
             return False
         partition: cython.int = reader.int32()
@@ -150,17 +155,16 @@ def answer_usual(engine: Engine, reader: Reader, version: int, writer: Writer) -
             return False
     except DecodeError:
         return False
-    topic = engine.cluster.topics.get(name)
     if topic is None:
         return False
-    log: PartitionLog | None = engine.log_of(name, partition)
+    log: PartitionLog | None = engine.log_of(topic.name, partition)
     if log is None or log.config.durable or log.high_watermark != log.log_end_offset:
         return False
     try:
         appended: Appended = _append_to(engine, topic, log, records, version)
     except (Refused, StorageError):
         return False
-    _write(appended, name, partition, version, writer)
+    _write(appended, topic, partition, version, writer)
     return True
 
 
@@ -189,18 +193,23 @@ def _size(reader: Reader, flexible: cython.bint, width: cython.int) -> cython.lo
 
 @cython.cfunc
 def _write(
-    appended: Appended, name: str, partition: cython.int, version: cython.int, writer: Writer
+    appended: Appended, topic: Topic, partition: cython.int, version: cython.int, writer: Writer
 ) -> object:
     """Write a ProduceResponse about one partition."""
     flexible: cython.bint = version >= _FLEXIBLE_VERSION
-    encoded: bytes = name.encode()
     if flexible:
         writer.uvarint(2)
-        writer.uvarint(len(encoded) + 1)
     else:
         writer.int32(1)
-        writer.int16(len(encoded))
-    writer.raw(encoded)
+    if version >= _TOPIC_ID_VERSION:
+        writer.raw(topic.topic_id)
+    else:
+        encoded: bytes = topic.name.encode()
+        if flexible:
+            writer.uvarint(len(encoded) + 1)
+        else:
+            writer.int16(len(encoded))
+        writer.raw(encoded)
     if flexible:
         writer.uvarint(2)
     else:
