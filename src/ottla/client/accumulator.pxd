@@ -47,6 +47,7 @@ cdef class Accumulator:
     cdef object _clock
     cdef object _waiter
     cdef object _notify
+    cdef object _to_pack
     cdef object _lock
     cpdef object append(
         self,

@@ -35,6 +35,7 @@ from ottla.wire.memory import Spares, new_buffer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from queue import SimpleQueue
 
     from ottla.client.config import ProducerConfig
     from ottla.client.delivery import Waiter
@@ -142,6 +143,7 @@ class Accumulator:
         clock: where time comes from.
         waiter: who can wait for a batch.
         notify: is called when a batch is opened, with whether another had become full.
+        to_pack: is given the full batches that another thread compresses; None for none.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class Accumulator:
         clock: Clock,
         waiter: Waiter,
         notify: Callable[[bool], None],
+        to_pack: SimpleQueue[Batch | None] | None = None,
     ) -> None:
         self.topics: dict[str, TopicQueue] = {}
         self.unknown: dict[str, TopicQueue] = {}
@@ -172,6 +175,7 @@ class Accumulator:
         self._clock = clock
         self._waiter = waiter
         self._notify = notify
+        self._to_pack = to_pack
         self._lock = threading.RLock()
 
     @property
@@ -492,6 +496,9 @@ class Accumulator:
         """Open a batch; tells whether there was one, which is full."""
         full = queue.open
         if full is not None:
+            if self._to_pack is not None:
+                full.is_packing = True
+                self._to_pack.put(full)
             queue.closed.append(full)
             self.ready[queue] = None
         queue.open = self._new_batch(queue.topic, queue.partition, full is not None)

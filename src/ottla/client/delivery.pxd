@@ -32,6 +32,7 @@ cdef class Batch:
     cdef public object refusal
     cdef public double next_try_ms
     cdef readonly BatchTimes times
+    cdef public bint is_packing
     cdef readonly object waiter
     cdef list _callbacks
 

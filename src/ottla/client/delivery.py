@@ -127,6 +127,7 @@ class Batch:
         refusal: why the broker refused it for now, the last time it did.
         next_try_ms: not to be sent before; the monotonic clock.
         times: when what happened to it.
+        is_packing: whether it is being compressed, or about to be, and cannot be sent yet.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class Batch:
         self.error: KafkaError | None = None
         self.watched = 0
         self.data: memoryview = _NO_DATA
+        self.is_packing = False
         self.identity: object = None
         self.base_sequence = -1
         self.attempts = 0

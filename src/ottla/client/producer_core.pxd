@@ -13,6 +13,7 @@ cdef class ProducerCore:
     cdef readonly Sender sender
     cdef readonly Driver driver
     cdef readonly object clock
+    cdef readonly object packer
     cdef public bint is_closed
     cdef object __weakref__
 

@@ -13,6 +13,7 @@ import cython
 from ottla.client.accumulator import Accumulator
 from ottla.client.cluster import Cluster
 from ottla.client.driver import Driver
+from ottla.client.packing import Packer, is_worthwhile
 from ottla.client.sender import Sender
 from ottla.errors import (
     ClientError,
@@ -43,7 +44,11 @@ class ProducerCore:
     def __init__(self, network: Network, config: ProducerConfig, clock: Clock) -> None:
         self.config = config
         self.cluster = Cluster(network, config, clock, create_topics=True)
-        self.accumulator = Accumulator(config, clock, self, self._notify)
+        self.packer: Packer | None = None
+        if is_worthwhile(config.codec):
+            self.packer = Packer(config.codec, config.compression_level, self._packed)
+        to_pack = None if self.packer is None else self.packer.given
+        self.accumulator = Accumulator(config, clock, self, self._notify, to_pack)
         self.sender = Sender(config, self.cluster, self.accumulator, clock)
         self.driver = Driver(network, self, clock)
         self.clock = clock
@@ -60,10 +65,15 @@ class ProducerCore:
         self.accumulator.refusal = refusal
 
     def _notify(self, filled: bool) -> None:
-        if filled:
-            self.driver.push()
-        else:
+        if not filled:
             self.driver.notify()
+            return
+        if self.packer is not None:
+            self.packer.wait_until_begun()
+        self.driver.push()
+
+    def _packed(self) -> None:
+        self.driver.notify()
 
     # -- Work, Waiter
 
@@ -71,6 +81,8 @@ class ProducerCore:
         """Do what is due; returns when to look again, on the monotonic clock, or None."""
         if not self.sender.has_work():
             return None
+        if self.packer is not None:
+            self.packer.look()
         due: float | None = sooner(self.cluster.step(), self.sender.step())
         if self.cluster.wants_refresh:
             due = sooner(due, self.cluster.step())
@@ -138,6 +150,8 @@ class ProducerCore:
             self.is_closed = True
             self.refusal = Closed("the producer is closed", "The record was not sent.")
             self.driver.close()
+            if self.packer is not None:
+                self.packer.close()
             self.sender.abandon(Closed("the producer was closed before the record was sent"))
             self.cluster.close()
 

@@ -452,7 +452,10 @@ class Sender:
             if queue.open is None or self._waits_until(queue, now) > now:
                 return None
             self._accumulator.close_open(queue)
-        if not queue.closed or queue.closed[0].builder.size > room:
+        if not queue.closed:
+            return None
+        batch = queue.closed[0]
+        if batch.is_packing or batch.builder.size > room:
             return None
         return self._build(queue, queue.closed.popleft())
 

@@ -8,6 +8,7 @@ cdef class BatchBuilder:
     cdef readonly int count
     cdef readonly long long base_timestamp
     cdef readonly long long max_timestamp
+    cdef object _packed
     cpdef int append(
         self,
         long long timestamp_ms,

@@ -70,6 +70,7 @@ class BatchBuilder:
         self.count = 0
         self.base_timestamp = -1
         self.max_timestamp = -1
+        self._packed: bytes | None = None
 
     def append(
         self,
@@ -219,6 +220,16 @@ class BatchBuilder:
         self._room = room
         return 0
 
+    def pack(self, codec: int, level: int | None) -> None:
+        """Compress the records for `build`, which is given the same codec and level then.
+
+        Nothing may be appended afterwards.
+        """
+        self._packed = self._compressed(codec, level)
+
+    def _compressed(self, codec: int, level: int | None) -> bytes:
+        return compress(codec, memoryview(self._buffer)[_HEADER_BYTES : self.size], level)
+
     def build(
         self,
         codec: int = NONE,
@@ -243,9 +254,11 @@ class BatchBuilder:
         """
         buffer, size = self._buffer, self.size
         if codec != NONE:
-            plain = memoryview(buffer)[_HEADER_BYTES : self.size]
-            packed = compress(codec, plain, level)
-            if len(packed) < len(plain):
+            packed = self._packed
+            if packed is None:
+                packed = self._compressed(codec, level)
+            self._packed = None
+            if len(packed) < self.size - _HEADER_BYTES:
                 size = _HEADER_BYTES + len(packed)
                 buffer = bytearray(size)
                 buffer[_HEADER_BYTES:] = packed
