@@ -274,6 +274,8 @@ def _short(
 ) -> tuple[cython.int, cython.Py_ssize_t]:
     """Decode a zigzag varint of up to three bytes: its value, or `_LONG`, and where it ends.
 
+    The twin of the one in `records.batch`: what another module has is not inlined.
+
     Where it ends is told by branches and not computed from what was read: so a processor goes on
     behind a number that it expects to be as long as the last one was, and does not wait for it.
     """
