@@ -15,6 +15,8 @@ from ottla.clock import Clock, ManualClock
 from ottla.errors import RecordError
 from ottla.records.batch import iterate_records, read_header
 
+A_MOMENT_S = 0.2
+
 
 class NobodyWaits:
     def wait(self, reached: Callable[[], bool], timeout: float | None) -> bool:
@@ -66,6 +68,28 @@ def test_records_of_an_unknown_topic_wait_in_order_and_are_appended_when_it_is_k
     assert accumulator.unknown_topics() == []
     assert [handle.index for handle in handles if handle is not None] == [0, 1, 2, 3, 4]
     assert values(take_all(accumulator)) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_a_record_sent_while_those_before_it_get_their_partition_comes_behind_them() -> None:
+    late: list[threading.Thread] = []
+
+    def send_another(filled: bool) -> None:
+        if accumulator.topics["t"].pending or late or not filled:
+            return
+        late.append(threading.Thread(target=append, args=(b"late",)))
+        late[0].start()
+        late[0].join(A_MOMENT_S)  # it should wait until all before it are appended
+
+    def append(value: bytes) -> None:
+        accumulator.append("t", -1, -1, None, value, None)
+
+    config = ProducerConfig(batch_size=100)
+    accumulator = Accumulator(config, ManualClock(), NobodyWaits(), send_another)
+    for value in (b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9"):
+        append(value)
+    accumulator.assign(accumulator.topics["t"], 1)
+    late[0].join()
+    assert values(take_all(accumulator)) == [b"%d" % number for number in range(1, 10)] + [b"late"]
 
 
 def test_a_record_for_a_partition_that_turns_out_not_to_exist_is_refused_alone() -> None:

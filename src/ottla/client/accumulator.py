@@ -340,6 +340,8 @@ class Accumulator:
         partitioner: Partitioner = topic.partitioner
         timestamp_ms: cython.longlong = self._now()
         # From here on no Python code runs, see above.
+        if batch.partition >= len(topic.queues):
+            return 0
         queue: PartitionQueue = topic.queues[batch.partition]
         builder: BatchBuilder = batch.builder
         if queue.open is not batch or builder.count != behind.index + 1:
@@ -495,14 +497,15 @@ class Accumulator:
     def _open(self, queue: PartitionQueue) -> bool:
         """Open a batch; tells whether there was one, which is full."""
         full = queue.open
+        opened = self._new_batch(queue.topic, queue.partition, full is not None)
+        self.incomplete[opened] = None
         if full is not None:
-            if self._to_pack is not None:
-                full.is_packing = True
-                self._to_pack.put(full)
+            full.is_packing = self._to_pack is not None
             queue.closed.append(full)
             self.ready[queue] = None
-        queue.open = self._new_batch(queue.topic, queue.partition, full is not None)
-        self.incomplete[queue.open] = None
+        queue.open = opened
+        if full is not None and self._to_pack is not None:  # nothing is appended to it any more
+            self._to_pack.put(full)
         self.linger(queue)
         return full is not None
 
@@ -570,20 +573,21 @@ class Accumulator:
     def assign(self, topic: TopicQueue, partitions: int) -> list[tuple[Delivery, RecordError]]:
         """Make a topic's partitions known, or more of them, and append what waited for it.
 
+        Others see them when that is done: they take no lock then, and would come in between.
+
         Returns:
             The records that cannot be appended, and why.
         """
         refused = []
         with self._lock:
-            added = [
-                PartitionQueue(topic.name, number)
-                for number in range(len(topic.queues), partitions)
-            ]
+            first = len(topic.queues)
+            added = [PartitionQueue(topic.name, number) for number in range(first, partitions)]
             if not added:
                 return []
-            topic.queues.extend(added)
+            assigned: TopicQueue = TopicQueue(topic.name, topic.room)
+            assigned.queues.extend([*topic.queues, *added])
             sticky_bytes = min(self._batch_size, _STICKY_BYTES_MAX)
-            topic.partitioner = Partitioner(partitions, sticky_bytes)
+            assigned.partitioner = Partitioner(partitions, sticky_bytes)
             pending = topic.pending
             topic.pending = []
             self.unknown.pop(topic.name, None)
@@ -593,7 +597,7 @@ class Accumulator:
             for each in pending:
                 try:
                     self._put(
-                        topic,
+                        assigned,
                         each.delivery,
                         each.partition,
                         each.timestamp_ms,
@@ -603,6 +607,8 @@ class Accumulator:
                     )
                 except RecordError as error:
                     refused.append((each.delivery, error))
+            topic.partitioner = assigned.partitioner
+            topic.queues.extend(added)
             for callback, delivery in room.take_callbacks():
                 delivery.add_done_callback(callback)
         return refused
