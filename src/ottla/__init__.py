@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ottla.client.producer import Producer
     from ottla.client.producer import Producer as KafkaProducer
     from ottla.errors import KafkaError
-    from ottla.records.batch import Record
+    from ottla.records.record import Record
 
 _EXPORTS = {
     "Admin": ("ottla.client.admin", "Admin"),
@@ -32,7 +32,7 @@ _EXPORTS = {
     "KafkaError": ("ottla.errors", "KafkaError"),
     "KafkaProducer": ("ottla.client.producer", "Producer"),
     "Producer": ("ottla.client.producer", "Producer"),
-    "Record": ("ottla.records.batch", "Record"),
+    "Record": ("ottla.records.record", "Record"),
     "RecordMetadata": ("ottla.client.delivery", "RecordMetadata"),
     "SubscriptionPattern": ("ottla.client.membership", "SubscriptionPattern"),
 }

@@ -12,8 +12,8 @@ from ottla.client.fetcher import Fetcher, PartitionState, RecordList
 from ottla.client.lookup import EARLIEST, Lookup, TopicPartition
 from ottla.errors import BrokerUnavailable
 from ottla.protocol.messages.api_01_fetch import FetchResponse
-from ottla.records.batch import Record
 from ottla.records.columns_builder import ColumnsBuilder
+from ottla.records.record import Record
 from ottla.wire.memory import Memory
 from tests.client.scripted import Script
 

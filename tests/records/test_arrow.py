@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ottla.errors import CorruptRecords
-from ottla.records.batch import Record, iterate_records, read_header
+from ottla.records.batch import iterate_records, read_header
 from ottla.records.columns import RecordColumns
 from ottla.records.columns_builder import NO_RECORDS, ColumnsBuilder, columns_of
+from ottla.records.record import Record
 from ottla.wire.memory import Memory
 from tests.records.test_columns import (
     CODECS,

@@ -17,7 +17,6 @@ from ottla.errors import CorruptRecords, DecodeError
 from ottla.records.batch import (
     CRC_START,
     LOG_APPEND_TIME,
-    Record,
     iterate_headers,
     iterate_records,
     read_header,
@@ -26,6 +25,7 @@ from ottla.records.builder import BatchBuilder, batch_of
 from ottla.records.columns import RecordColumns, Run
 from ottla.records.columns_builder import NO_RECORDS, ColumnsBuilder, columns_of
 from ottla.records.compaction import LatestOffsets, filter_batch
+from ottla.records.record import Record
 from ottla.wire.compression import GZIP, LZ4, NAMES, NONE, SNAPPY, ZSTD
 from ottla.wire.crc32c import crc32c
 from ottla.wire.memory import Memory

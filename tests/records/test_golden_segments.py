@@ -13,13 +13,13 @@ from ottla.protocol.codec import decode
 from ottla.protocol.messages.transaction_records import TransactionLogKey, TransactionLogValue
 from ottla.records.batch import (
     BatchHeader,
-    Record,
     check_crc,
     iterate_headers,
     iterate_records,
     read_header,
 )
 from ottla.records.positions import position_of, whole_batches_size
+from ottla.records.record import Record
 from ottla.wire.compression import NAMES
 
 FOLDER = Path(__file__).parent.parent / "data" / "segments"

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from ottla.errors import CorruptRecords
 from ottla.records.batch import (
     HEADER_BYTES,
-    Record,
     RecordIterator,
     iterate_headers,
     iterate_records,
@@ -17,6 +16,7 @@ from ottla.records.batch import (
 )
 from ottla.records.builder import BatchBuilder
 from ottla.records.positions import position_of, whole_batches_size
+from ottla.records.record import Record
 
 
 def batch_at(base_offset: int, count: int, timestamps: list[int] | None = None) -> bytes:

@@ -13,13 +13,13 @@ from ottla.records.batch import (
     LOG_APPEND_TIME,
     NO_TIMESTAMP,
     TRANSACTIONAL,
-    Record,
     check_crc,
     iterate_records,
     read_header,
     validate,
 )
 from ottla.records.builder import FULL, BatchBuilder, batch_of, pack_headers, stamp_producer
+from ottla.records.record import Record
 from ottla.wire.compression import GZIP, LZ4, NAMES, NONE, SNAPPY, ZSTD
 
 Row = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]

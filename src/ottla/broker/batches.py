@@ -23,7 +23,6 @@ from ottla.records.batch import (
     LOG_APPEND_TIME,
     NO_TIMESTAMP,
     TRANSACTIONAL,
-    Record,
     iterate_records,
     read_header,
     validate,
@@ -38,6 +37,7 @@ if cython.compiled:
 if TYPE_CHECKING:
     from ottla.broker.configs import TopicConfig
     from ottla.records.batch import BatchHeader, RecordsScan
+    from ottla.records.record import Record
     from ottla.wire import Buffer
 
 CODECS = {"uncompressed": NONE, "gzip": GZIP, "snappy": SNAPPY, "lz4": LZ4, "zstd": ZSTD}

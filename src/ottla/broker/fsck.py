@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ottla.log.files import Files
     from ottla.log.fsck.findings import Report
-    from ottla.records.batch import Record
+    from ottla.records.record import Record
 
 
 def check(

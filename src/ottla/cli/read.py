@@ -15,7 +15,7 @@ from ottla.client.consumer import Consumer
 from ottla.errors import BrokerError, broker_error, codes
 
 if TYPE_CHECKING:
-    from ottla.records.batch import Record
+    from ottla.records.record import Record
 
 _AGO = re.compile(r"-(\d+)(ms|s|m|h|d)")
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

@@ -340,7 +340,7 @@ class Accumulator:
         partitioner: Partitioner = topic.partitioner
         timestamp_ms: cython.longlong = self._now()
         # From here on no Python code runs, see above.
-        if batch.partition >= len(topic.queues):
+        if batch.partition >= len(topic.queues):  # `assign` is at work
             return 0
         queue: PartitionQueue = topic.queues[batch.partition]
         builder: BatchBuilder = batch.builder

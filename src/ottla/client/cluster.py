@@ -134,12 +134,10 @@ class Cluster:
     def was_reached(self) -> bool:
         """Whether any broker was ever reached."""
         node: Node
-        for node in self._all_nodes:
+        for node in self._all_nodes:  # noqa: SIM110 - any() would make a generator in each turn
             if node.was_ready:
-                break
-        else:
-            return False
-        return True
+                return True
+        return False
 
     def all_nodes(self) -> list[Node]:
         """Return the brokers, the bootstrap addresses included."""

@@ -18,7 +18,7 @@ from ottla.errors import (
     RebalanceInProgress,
     Timeout,
 )
-from ottla.records.batch import Record
+from ottla.records.record import Record
 
 if TYPE_CHECKING:
     from ottla.client.group import Group

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from ottla.client.handing import Handing
     from ottla.client.rebalancing import Listener
-    from ottla.records.batch import Record
     from ottla.records.columns import RecordColumns
+    from ottla.records.record import Record
     from ottla.trace import Life
 
 Start = str | int | datetime

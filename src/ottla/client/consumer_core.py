@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from ottla.client.network import Network
     from ottla.client.offsets import CommittedLookup, Offsets
     from ottla.clock import Clock
-    from ottla.records.batch import BatchHeader, Record
+    from ottla.records.batch import BatchHeader
     from ottla.records.columns import RecordColumns
+    from ottla.records.record import Record
 
 _LOG = logging.getLogger("ottla.client")
 _TICK_S = 0.1

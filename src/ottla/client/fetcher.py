@@ -25,7 +25,6 @@ from ottla.protocol.message import ZERO_UUID
 from ottla.protocol.messages.api_01_fetch import FetchRequest, FetchResponse
 from ottla.records.batch import (
     BatchHeader,
-    Record,
     RecordIterator,
     check_crc,
     iterate_headers,
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from ottla.client.node import Node
     from ottla.clock import Clock
     from ottla.errors import BrokerError
+    from ottla.records.record import Record
 
 _LOG = logging.getLogger("ottla.client")
 _TOPIC_ID_VERSION = 13

@@ -16,7 +16,7 @@ from ottla.trace.life import Event, Life
 
 if TYPE_CHECKING:
     from ottla.client.delivery import BatchTimes, Delivery
-    from ottla.records.batch import Record
+    from ottla.records.record import Record
 
 RECORDS_MAX = 65_536
 """How many records are remembered."""

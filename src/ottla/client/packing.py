@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ottla.client.delivery import Batch
 
 _LOG = logging.getLogger("ottla.client")
-_LOOK_S = 0.25
 
 
 def is_worthwhile(codec: int) -> bool:
@@ -71,7 +70,7 @@ class Packer:
         self.look()
         with self._begun:
             while not self._closed and not self.given.empty():
-                self._begun.wait(_LOOK_S)
+                self._begun.wait()
 
     def _run(self) -> None:
         while (batch := self.given.get()) is not None:

@@ -14,7 +14,7 @@ from ottla.errors import DeserializationFailed
 if TYPE_CHECKING:
     from ottla.client.config import ConsumerConfig, Deserializer
     from ottla.client.producer import Producer
-    from ottla.records.batch import Record
+    from ottla.records.record import Record
 
 _LOG = logging.getLogger("ottla.client")
 

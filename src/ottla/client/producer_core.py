@@ -44,13 +44,13 @@ class ProducerCore:
     def __init__(self, network: Network, config: ProducerConfig, clock: Clock) -> None:
         self.config = config
         self.cluster = Cluster(network, config, clock, create_topics=True)
+        self.driver = Driver(network, self, clock)
         self.packer: Packer | None = None
         if is_worthwhile(config.codec):
-            self.packer = Packer(config.codec, config.compression_level, self._packed)
+            self.packer = Packer(config.codec, config.compression_level, self.driver.notify)
         to_pack = None if self.packer is None else self.packer.given
         self.accumulator = Accumulator(config, clock, self, self._notify, to_pack)
         self.sender = Sender(config, self.cluster, self.accumulator, clock)
-        self.driver = Driver(network, self, clock)
         self.clock = clock
         self.is_closed = False
 
@@ -71,9 +71,6 @@ class ProducerCore:
         if self.packer is not None:
             self.packer.wait_until_begun()
         self.driver.push()
-
-    def _packed(self) -> None:
-        self.driver.notify()
 
     # -- Work, Waiter
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from ottla.errors import CorruptLog, CorruptRecords
 from ottla.records.batch import (
-    Record,
     check_crc,
     iterate_headers,
     iterate_records,
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from ottla.log.group_commit import GroupCommit
     from ottla.log.partition_log import PartitionLog, Stored
     from ottla.records.batch import BatchHeader
+    from ottla.records.record import Record
     from ottla.wire import Buffer
 
 R = TypeVar("R")

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING
 import cython
 
 from ottla.errors import CorruptRecords, DecodeError, InvalidRecords, UnsupportedCodec
-from ottla.records.record import Bytes, Lot, Walk
-from ottla.records.record import Record as Record  # noqa: PLC0414 - many know it from here
+from ottla.records.record import Bytes, Lot, Record, Walk
 from ottla.wire.compression import INFLATED_BYTES_MAX, NONE, ZSTD, decompress
 from ottla.wire.crc32c import crc32c
 
@@ -426,11 +425,11 @@ class RecordIterator(Walk):
         record._value_size = self._value_size
         record._headers_start = self._headers_start
         record._end = self._end
-        if not cython.compiled:  # else they are so already
-            record._key = record._value = record._headers = None
         if cython.compiled:
             # It holds only bytes, nothing that could be a cycle; `replace` has it followed again.
             PyObject_GC_UnTrack(record)  # noqa: F821 - batch.pxd has it
+        else:  # compiled, they are so already
+            record._key = record._value = record._headers = None
         return record
 
 

@@ -11,7 +11,7 @@ from ottla.log.config import LogConfig
 
 if TYPE_CHECKING:
     from ottla.log.recovery import Cut
-    from ottla.records.batch import Record
+    from ottla.records.record import Record
 
 _SEVERITY_COLUMNS = 7
 

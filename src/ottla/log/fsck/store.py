@@ -32,7 +32,7 @@ from ottla.records.batch import iterate_records, read_header
 
 if TYPE_CHECKING:
     from ottla.log.files import Files
-    from ottla.records.batch import Record
+    from ottla.records.record import Record
 
 _PARTITION_FOLDER = re.compile(r"(.+)-(\d+)")
 _EVERY_OFFSET = 1 << 63
