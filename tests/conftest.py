@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -31,6 +32,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run the tests that need a real Apache Kafka, with the jars of this folder "
         "(without one: $OTTLA_KAFKA_LIBS, or else .kafka/libs)",
     )
+
+
+def pytest_configure() -> None:
+    """Have what tests start be interrupted by Ctrl-C, as it is where nothing ignores it.
+
+    A shell has the commands that it runs in the background ignore it, and all that they start.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
