@@ -74,6 +74,67 @@ def test_a_log_that_grows_much_has_its_recovery_point_moved(
         eventually(lambda: "\nt 0 1\n" in checkpoint_of(store))
 
 
+def test_small_batches_move_the_recovery_point_sooner_for_each_takes_its_time_to_be_checked(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "UNCHECKED_BYTES_MAX", 8 * 1024)
+    with Broker(store) as broker, Producer(broker) as producer:
+        producer.send("one", bytes(7000)).result(PATIENCE_S)
+        for _ in range(8):
+            producer.send("small", b"a").result(PATIENCE_S)
+        eventually(lambda: "\nsmall 0 8\n" in checkpoint_of(store))
+        assert "\none 0 0\n" in checkpoint_of(store)
+
+
+def test_no_round_of_syncs_waits_for_what_nobody_waits_for(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was appended with durability `os` is written back before the round."""
+    in_a_round = []
+    begin_sync = OsFile.begin_sync
+
+    def noting(file: OsFile) -> Callable[[], None]:
+        sync = begin_sync(file)
+
+        def run() -> None:
+            if file.path.endswith("t-0/00000000000000000000.log"):
+                in_a_round.append(broker.engine.commit.is_running)
+            sync()
+
+        return run
+
+    monkeypatch.setattr(OsFile, "begin_sync", noting)
+    monkeypatch.setattr(engine_module, "UNCHECKED_BYTES_MAX", 1000)
+    with Broker(store, durability="os") as broker, Producer(broker) as producer:
+        producer.send("t", bytes(2000)).result(PATIENCE_S)
+        eventually(lambda: "\nt 0 1\n" in checkpoint_of(store))
+    assert in_a_round == [False]
+
+
+def test_a_log_that_cannot_be_written_back_takes_nothing_more(
+    store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin_sync = OsFile.begin_sync
+
+    def failing(file: OsFile) -> Callable[[], None]:
+        sync = begin_sync(file)
+
+        def run() -> None:
+            if file.path.endswith("t-0/00000000000000000000.log"):
+                raise StorageError(f"syncing {file.path} failed: Input/output error")
+            sync()
+
+        return run
+
+    monkeypatch.setattr(OsFile, "begin_sync", failing)
+    monkeypatch.setattr(engine_module, "UNCHECKED_BYTES_MAX", 1000)
+    with Broker(store, durability="os") as broker, Producer(broker) as producer:
+        producer.send("t", bytes(2000)).result(PATIENCE_S)
+        eventually(lambda: log_of(broker).failed is not None)
+        eventually(lambda: "could not be made durable" in caplog.text)
+    assert "\nt 0 1\n" not in checkpoint_of(store)
+
+
 def test_after_a_crash_all_logs_are_looked_at(
     store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

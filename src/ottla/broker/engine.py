@@ -52,7 +52,7 @@ METADATA_TOPIC = "__cluster_metadata"
 METADATA_TOPIC_ID = bytes(15) + b"\x01"
 """Kafka: Uuid.METADATA_TOPIC_ID."""
 
-UNCHECKED_BYTES_MAX = 16 * 1024 * 1024
+UNCHECKED_BYTES_MAX = 128 * 1024 * 1024
 """When a log has grown by so much its recovery point is moved, so that a start checks no more."""
 
 _TELL_AGAIN_MS = 10_000

@@ -220,6 +220,9 @@ class Housekeeper:
     def _save_part(self, logs: list[PartitionLog]) -> None:
         engine = self._engine
         ended = threading.Event()
+        for log in logs:
+            if not log.config.durable:
+                self._write_back(log)
 
         def note_end(error: StorageError | None) -> None:
             ended.set()
@@ -252,6 +255,24 @@ class Housekeeper:
                 continue
             with engine.lock:
                 log.move_recovery_point(point)
+
+    def _write_back(self, log: PartitionLog) -> None:
+        """Sync a log that nobody waits for, so that the round of its recovery point, which others
+        may wait for, has little left to write."""
+        with self._engine.lock:
+            if log.failed is not None or not log.is_dirty:
+                return
+            try:
+                sync = log.begin_sync()
+            except StorageError as error:
+                log.sync_failed(error)
+                _LOG.error("%s", log.failed)
+                return
+        failure = sync.run()
+        with self._engine.lock:
+            log.end_sync(sync, failure)
+        if failure is not None:
+            _LOG.error("%s", log.failed)
 
     # -- retention
 

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 _PREFIX = struct.Struct(">qii")
 _PREFIX_BYTES = _PREFIX.size
+_BATCH_CHECK_BYTES = 1024
 
 Stored = Callable[[StorageError | None], None]
 """Called when what was waited for is stored, or with the reason why it never will be."""
@@ -71,7 +72,8 @@ class PartitionLog:
         high_watermark: where readers stop, exclusive.
         recovery_point: where the next start begins its check after a crash.
         recovery_point_wanted: whether one is to be taken with the next sync.
-        bytes_unchecked: how many bytes were appended since the last recovery point.
+        bytes_unchecked: how many bytes were appended since the last recovery point; a batch
+            counts as `_BATCH_CHECK_BYTES` more, for it takes as long to be checked.
         leader_epoch: counts how often records may have been lost in an unclean stop.
         producers: what is known of idempotent producers.
         failed: why nothing can be written any more, or None.
@@ -324,7 +326,7 @@ class PartitionLog:
             active.append([prefix, rest], header, last_offset)
             self._unsynced[active] = None
             self._unsaved[active] = None
-            self.bytes_unchecked += size
+            self.bytes_unchecked += size + _BATCH_CHECK_BYTES
             self.log_end_offset = last_offset + 1
             if header.producer_id >= 0:
                 self._note_producer(batch, header, base_offset)
