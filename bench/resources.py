@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,22 @@ _CPUCLOCK_SCHED = 2
 """With the process's id the number of its clock, as clock_getcpuclockid() makes it."""
 
 _FORGET_PEAK = "5\n"
+_BLOCK = bytes(1 << 20)
+
+
+def ready_page_cache(size: int) -> None:
+    """Write a file and let go of it, so that its memory is at hand for what is written next.
+
+    A virtual machine gives memory that has been free for seconds back to its host, and whoever
+    writes next waits for that: what the page cache takes differs by a factor of four by it. What is
+    compared begins alike with this, whatever ran before.
+
+    Args:
+        size: how many bytes will be written, about.
+    """
+    with tempfile.TemporaryFile(buffering=0) as file:
+        for _ in range(size // len(_BLOCK) + 1):
+            file.write(_BLOCK)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ async def produce(task: Task) -> Result:
     """Send each value by `await send`, until all of their futures are done."""
     values, result = values_of(task), Result()
     async with _producer(task) as producer:
-        with result.clock(task.broker_pid):
+        with result.clock(task.broker_pid, task.bytes):
             futures = [await producer.send(task.topic, value) for value in values]
             await producer.flush()
         result.acknowledged = sum(each.exception() is None for each in futures) + 1
@@ -44,7 +44,7 @@ async def produce_many(task: Task) -> Result:
     values, result = values_of(task), Result()
     futures, counts = [], []
     async with _producer(task) as producer:
-        with result.clock(task.broker_pid):
+        with result.clock(task.broker_pid, task.bytes):
             batch = producer.create_batch()
             for value in values:
                 if batch.append(key=None, value=value, timestamp=None) is None:

@@ -36,7 +36,7 @@ def produce(task: Task) -> Result:
     """Send each value by a call of `produce`, until `flush` returns."""
     values, result = values_of(task), Result()
     producer = _producer(task)
-    with result.clock(task.broker_pid):
+    with result.clock(task.broker_pid, task.bytes):
         topic, send = task.topic, producer.produce
         for value in values:
             send(topic, value)
@@ -49,7 +49,7 @@ def produce_many(task: Task) -> Result:
     """Send all values by one call of `produce_batch`, until `flush` returns."""
     values, result = values_of(task), Result()
     producer = _producer(task)
-    with result.clock(task.broker_pid):
+    with result.clock(task.broker_pid, task.bytes):
         # It takes dictionaries; who has values has to make them.
         queued = producer.produce_batch(task.topic, [{"value": value} for value in values])
         left = producer.flush(_FLUSH_S)

@@ -19,7 +19,7 @@ def produce(task: Task) -> Result:
     values, result = values_of(task), Result()
     producer = kafka.KafkaProducer(bootstrap_servers=task.address, **task.settings)
     producer.send(task.topic, WARM_UP).get(_FLUSH_S)
-    with result.clock(task.broker_pid):
+    with result.clock(task.broker_pid, task.bytes):
         topic, send = task.topic, producer.send
         futures = [send(topic, value) for value in values]
         producer.flush(_FLUSH_S)

@@ -42,7 +42,7 @@ def produce(task: Task) -> Result:
     """Send each value by a call of `send`, until `flush` returns."""
     values, result = values_of(task), Result()
     with _producer(task) as producer:
-        with result.clock(task.broker_pid):
+        with result.clock(task.broker_pid, task.bytes):
             topic, send = task.topic, producer.send
             for value in values:
                 send(topic, value)
@@ -55,7 +55,7 @@ def produce_many(task: Task) -> Result:
     """Send all values by one call of `send_many`, until `flush` returns."""
     values, result = values_of(task), Result()
     with _producer(task) as producer:
-        with result.clock(task.broker_pid):
+        with result.clock(task.broker_pid, task.bytes):
             producer.send_many(task.topic, values)
             delivered = producer.flush()
         result.acknowledged = delivered + 1

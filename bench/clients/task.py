@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bench.resources import Process
+from bench.resources import Process, ready_page_cache
 
 WARM_UP = b"the first record, before the clock runs"
 
@@ -50,6 +50,11 @@ class Task:
     settings: dict[str, Any] = field(default_factory=dict)
     broker_pid: int = 0
     durability: str = "os"
+
+    @property
+    def bytes(self) -> int:
+        """How long all its values are."""
+        return self.count * self.value_bytes
 
 
 @dataclass
@@ -83,8 +88,10 @@ class Result:
     taken_us: list[float] = field(default_factory=list)
 
     @contextlib.contextmanager
-    def clock(self, broker_pid: int) -> Iterator[None]:
-        """Measure what is done inside."""
+    def clock(self, broker_pid: int, writing: int = 0) -> Iterator[None]:
+        """Measure what is done inside; the broker writes so many bytes, about, meanwhile."""
+        if writing:
+            ready_page_cache(writing)
         client, broker = Process(os.getpid()), Process(broker_pid) if broker_pid else None
         broker_before = 0.0
         if broker is not None:

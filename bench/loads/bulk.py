@@ -18,6 +18,7 @@ from typing import Any
 
 from bench.loads.process import Meter, Outcome, serve
 from bench.peer import Peer, frame_of
+from bench.resources import ready_page_cache
 from ottla.protocol.codec import decode
 from ottla.protocol.messages.api_00_produce import ProduceRequest, ProduceResponse
 from ottla.records.builder import batch_of
@@ -119,6 +120,7 @@ def prepare(settings: dict[str, Any]) -> Callable[[], Outcome]:
                 break
             assert error in NOT_YET, f"error {error}"
             time.sleep(0.01)
+    ready_page_cache(load.batches * load.batch_bytes)
 
     def run() -> Outcome:
         meter = Meter()

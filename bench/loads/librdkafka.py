@@ -18,6 +18,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from bench.loads.process import Meter, Outcome, serve
+from bench.resources import ready_page_cache
 
 MODULE = "bench.loads.librdkafka"
 PRODUCER = {
@@ -103,6 +104,7 @@ def _producer(load: Produce) -> Callable[[], Outcome]:
     producer.produce(load.topic, first[0]["value"], partition=0, on_delivery=count)
     producer.flush(_FLUSH_TIMEOUT_S)
     checksum += zlib.crc32(first[0]["value"])
+    ready_page_cache(load.records * load.value_bytes)
 
     def run() -> Outcome:
         meter = Meter()

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.loads.process import ROOT, Meter, Outcome, serve
+from bench.resources import ready_page_cache
 
 MODULE = "bench.loads.limit"
 LOOPBACK, PAGE_CACHE = "loopback", "page cache"
@@ -76,6 +77,8 @@ def prepare(settings: dict[str, Any]) -> Callable[[], Outcome]:
     taker = subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=ROOT)
     connection, _ = listener.accept()
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if load.what == PAGE_CACHE:
+        ready_page_cache(load.blocks * load.block_bytes)
     sent = bytes(load.block_bytes) if load.what == LOOPBACK else _HEAD.pack(load.block_bytes)
 
     def run() -> Outcome:
