@@ -27,7 +27,10 @@ MODULES = (
     "ottla.log.segment",
     "ottla.log.partition_log",
     "ottla.broker.batches",
+    "ottla.broker.requests",
+    "ottla.broker.waits",
     "ottla.broker.appending",
+    "ottla.broker.caller",
     "ottla.broker.connection",
     "ottla.client.partitioner",
     "ottla.client.delivery",
@@ -42,6 +45,7 @@ MODULES = (
     "ottla.client.driver",
     "ottla.client.producer_core",
     "ottla.client.tcp",
+    "ottla.embedded",
 )
 """Dotted names of the compiled modules, in the order of the layers."""
 

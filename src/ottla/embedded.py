@@ -1,8 +1,9 @@
 """The embedded door: joins the client and a broker in one process, without a socket.
 
-Requests and responses cross as objects; nothing is encoded but the records. The thread that drives
-the client also does the broker's work, the sync of the log included, so that a lone send + flush
-changes threads nowhere.
+Requests and responses cross as objects; nothing is encoded but the records, and a usual batch
+crosses without an object for each structure around it. The thread that drives the client also does
+the broker's work, the sync of the log included, so that a lone send + flush changes threads
+nowhere.
 
 A folder has one broker in a process, however many clients open it; the last one closes it. Where
 another process owns the folder and listens, its address is used instead.
@@ -14,15 +15,31 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import cython
 
 from ottla.broker.broker import Broker
-from ottla.broker.caller import Caller
-from ottla.broker.requests import CloseConnection, Context, Pending
+from ottla.broker.requests import CloseConnection
 from ottla.client.address import parse_brokers
+from ottla.client.produce_call import TOPIC_ID_VERSION
 from ottla.errors import BrokerUnavailable, Closed, ConfigError, KafkaError, StoreInUse
 
+if cython.compiled:
+    from cython.cimports.ottla.broker.appending import Storing
+    from cython.cimports.ottla.broker.caller import Caller
+    from cython.cimports.ottla.broker.requests import Context, Pending
+    from cython.cimports.ottla.client.delivery import Batch
+    from cython.cimports.ottla.client.network import Call
+    from cython.cimports.ottla.client.produce_call import ProduceCall
+else:
+    from ottla.broker.caller import Caller
+    from ottla.broker.requests import Context, Pending
+    from ottla.client.produce_call import ProduceCall
+
 if TYPE_CHECKING:
+    from ottla.broker.appending import Storing
+    from ottla.client.delivery import Batch
     from ottla.client.network import Call, Listener, Network
     from ottla.clock import Clock
     from ottla.protocol.message import ApiMessage
@@ -128,14 +145,15 @@ class EmbeddedNetwork:
         """Have something handed over by the next `poll`."""
         self._arrived.append(arrived)
 
-    def poll(self, timeout_s: float) -> None:
+    def poll(self, timeout_s: cython.double) -> None:
         # What always has answers at once must not keep the others' from being synced.
-        drives = not self._arrived or not self._has_driven
+        arrived = self._arrived
+        drives: cython.bint = not arrived or not self._has_driven
         if drives:
-            self.caller.drive(0 if self._arrived else timeout_s)
+            self.caller.drive(0.0 if arrived else timeout_s)
         self._has_driven = drives
-        while self._arrived:
-            self._arrived.popleft()()
+        while arrived:
+            arrived.popleft()()
 
     def wake(self) -> None:
         self.caller.wake()
@@ -151,14 +169,17 @@ class EmbeddedChannel:
     def __init__(self, network: EmbeddedNetwork, listener: Listener) -> None:
         self.peer = network.address
         self._network = network
+        self._clock = network.clock
         self._listener = listener
         self._open = True
 
     def send(self, call: Call) -> None:
         network = self._network
-        context = Context("", 0, network.client_id, "", [] if call.traced else None)
-        call.sent_ns = network.clock.monotonic_ns()
+        call.sent_ns = self._clock.monotonic_ns()
         try:
+            if isinstance(call, ProduceCall) and self._append(call):
+                return
+            context: Context = Context("", 0, network.client_id, "", [] if call.traced else None)
             reply = network.caller.handle(call.request, call.version, context)
         except CloseConnection as error:
             network.post(_bind(self._lost, error))
@@ -166,29 +187,54 @@ class EmbeddedChannel:
         except Closed:
             network.post(_bind(self._lost, _gone(network)))
             return
+        answer: Answer = Answer(self, call, context)
         if isinstance(reply, Pending):
-            reply.when_done(lambda response: self._answer(call, context, response))
+            reply.when_done(answer.arrived)
         else:
-            self._answer(call, context, reply)
+            answer.arrived(reply)
+
+    def _append(self, call: ProduceCall) -> bool:
+        """Have the batch of a usual request appended; tells whether it was."""
+        if call.traced or not call.expects_response or len(call.batches) != 1:
+            return False
+        batch: Batch = call.batches[0]
+        by_id: cython.bint = call.version >= TOPIC_ID_VERSION
+        topic = call.topic_ids[batch.topic] if by_id else batch.topic
+        storing: Storing | None = self._network.caller.append(
+            topic, batch.partition, batch.data, call.version, call.request_timeout_ms
+        )
+        if storing is None:
+            return False
+        answer: Answer = Answer(self, call, None, storing)
+        if storing.is_done:  # or it never will be, which the response says then
+            answer.arrived(storing.response)
+        else:
+            storing.when_done(answer.arrived)
+        return True
 
     def why_gone(self) -> KafkaError | None:
         if self._network.broker.is_closed:
             return _gone(self._network)
         return None
 
-    def _answer(self, call: Call, context: Context, response: ApiMessage | None) -> None:
-        self._network.post(lambda: self._hand_over(call, context, response))
-
-    def _hand_over(self, call: Call, context: Context, response: ApiMessage | None) -> None:
+    def _hand_over(self, answer: Answer) -> None:
         if not self._open:
             return
-        call.answered_ns = self._network.clock.monotonic_ns()
-        if context.events is not None:
+        call: Call = answer.call
+        call.answered_ns = self._clock.monotonic_ns()
+        context: Context | None = answer.context
+        if context is not None and context.events is not None:
             call.broker_events = [(name, at - call.sent_ns) for name, at in context.events]
-        if response is None:
+        storing: Storing | None = answer.storing
+        if storing is not None and answer.response is None and isinstance(call, ProduceCall):
+            produced: ProduceCall = call
+            appended = storing.appended
+            produced.take(appended.base_offset, appended.log_append_time_ms)
+            self._listener.answered(call, None)
+        elif answer.response is None:
             self._listener.left(call)
         else:
-            self._listener.answered(call, response)
+            self._listener.answered(call, answer.response)
 
     def _lost(self, error: KafkaError) -> None:
         if self._open:
@@ -197,6 +243,41 @@ class EmbeddedChannel:
 
     def close(self) -> None:
         self._open = False
+
+
+class Answer:
+    """An answer on its way back.
+
+    Args:
+        channel: what it takes.
+        call: the request.
+        context: what the broker was told of the request; None for a usual one.
+        storing: what a usual one waits for.
+    """
+
+    __slots__ = ("_channel", "call", "context", "response", "storing")
+
+    def __init__(
+        self,
+        channel: EmbeddedChannel,
+        call: Call,
+        context: Context | None,
+        storing: Storing | None = None,
+    ) -> None:
+        self._channel = channel
+        self.call = call
+        self.context = context
+        self.storing = storing
+        self.response: Any = None
+
+    def arrived(self, response: ApiMessage | None) -> None:
+        """Have it handed over by the next `poll`."""
+        self.response = response
+        self._channel._network.post(self)
+
+    def __call__(self) -> None:
+        """Hand it over."""
+        self._channel._hand_over(self)
 
 
 def _bind(function: Callable[[KafkaError], None], error: KafkaError) -> Callable[[], None]:

@@ -21,11 +21,13 @@ from ottla.log.producer_state import Duplicate
 
 if cython.compiled:
     from cython.cimports.ottla.broker.batches import Prepared, prepare
+    from cython.cimports.ottla.broker.requests import Pending
     from cython.cimports.ottla.log.partition_log import PartitionLog
     from cython.cimports.ottla.records.batch import BatchHeader
     from cython.cimports.ottla.wire.cursor import Reader, Writer
 else:
     from ottla.broker.batches import prepare
+    from ottla.broker.requests import Pending
 from ottla.broker.batches import Refused
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from ottla.broker.engine import Engine
     from ottla.coordinator.cluster.state import Topic
     from ottla.log.partition_log import PartitionLog
+    from ottla.protocol.message import ApiMessage
     from ottla.records.batch import BatchHeader
     from ottla.wire import Buffer
     from ottla.wire.cursor import Reader, Writer
@@ -65,6 +68,56 @@ class Appended:
         self.base_offset = base_offset
         self.end_offset = end_offset
         self.log_append_time_ms = log_append_time_ms
+
+
+class Storing(Pending):
+    """A batch that a usual request has brought into a log; it is done when that has stored it.
+
+    There is a response only where that will never be, or takes too long: who asked knows what else
+    is to be told.
+
+    Attributes:
+        appended: where the batch is.
+    """
+
+    __slots__ = ("_partition", "_timeout_ms", "_topic", "appended")
+
+    def __init__(
+        self, appended: Appended, topic: Topic, partition: cython.int, timeout_ms: cython.double
+    ) -> None:
+        self._begin()
+        self.appended = appended
+        self._topic = topic
+        self._partition = partition
+        self._timeout_ms = timeout_ms
+
+    def begin(self, engine: Engine) -> None:
+        """Wait until it is stored, which it may be by now."""
+        log: PartitionLog = self.appended.log
+        if log.high_watermark >= self.appended.end_offset:
+            self.is_done = True
+            return
+        self.deadline_ms = engine.clock.monotonic_ms() + max(self._timeout_ms, 0.0)
+        log.when_stored(self.appended.end_offset, self.stored)
+        engine.waits.add(self)
+
+    def stored(self, error: StorageError | None) -> None:
+        """Take note that it is stored, or why it never will be."""
+        response = None
+        if error is not None and not self.is_done:
+            response = self._refusal(codes.KAFKA_STORAGE_ERROR, str(error))
+        self.finish(response)
+
+    def expire(self) -> None:
+        """Tell that its time is over."""
+        if not self.is_done:
+            message = f"the records were not stored within {self._timeout_ms:.0f} ms"
+            self.finish(self._refusal(codes.REQUEST_TIMED_OUT, message))
+
+    def _refusal(self, error: cython.int, message: str) -> ApiMessage:
+        from ottla.broker.handlers.api_00_produce import refusal
+
+        return refusal(self._topic, self._partition, Refused(error, message))
 
 
 def append(
@@ -120,6 +173,47 @@ def _append_to(
             )
     base_offset = engine.append(log, prepared.batch, header)
     return Appended(log, base_offset, log.log_end_offset, prepared.log_append_time_ms)
+
+
+def append_usual(
+    engine: Engine,
+    topic_key: str | bytes,
+    partition: cython.int,
+    records: Buffer,
+    version: cython.int,
+    timeout_ms: cython.double,
+) -> Storing | None:
+    """Do what a usual Produce request asks for; called with `engine.lock` held.
+
+    It may have to wait for a sync, and any confirmation but none: acks is -1 or 1.
+
+    Args:
+        engine: the broker.
+        topic_key: the topic's name, or its id.
+        partition: the partition.
+        records: what was sent for it.
+        version: of the request.
+        timeout_ms: how long it may take until it is stored.
+
+    Returns:
+        None where nothing was done: the handler decides what is not as usual.
+    """
+    if isinstance(topic_key, bytes):
+        topic = engine.cluster.topics_by_id.get(topic_key)
+    else:
+        topic = engine.cluster.topics.get(topic_key)
+    if topic is None:
+        return None
+    log: PartitionLog | None = engine.log_of(topic.name, partition)
+    if log is None:
+        return None
+    try:
+        appended: Appended = _append_to(engine, topic, log, records, version)
+    except (Refused, StorageError):
+        return None
+    storing: Storing = Storing(appended, topic, partition, timeout_ms)
+    storing.begin(engine)
+    return storing
 
 
 def answer_usual(engine: Engine, reader: Reader, version: int, writer: Writer) -> bool:

@@ -44,6 +44,9 @@ class Broker:
     Attributes:
         path: the folder, or None.
         address: where it listens as "host:port", or "".
+        server: what listens, or None.
+        is_closed: whether it was closed.
+        is_forked: whether this is a child, and the broker its parent's.
         callers: all that ask it in this process.
         idle_callers: those of them that wait.
 
@@ -75,9 +78,9 @@ class Broker:
         self.callers: weakref.WeakSet[Caller] = weakref.WeakSet()
         self.idle_callers: dict[Caller, None] = {}
         self._caller = Caller(self)
-        self._closed = False
-        self._forked = False
-        self._server: Server | None = None
+        self.is_closed = False
+        self.is_forked = False
+        self.server: Server | None = None
         self._housekeeper = Housekeeper(self)
         _BROKERS.add(self)
         self._write_owner("")
@@ -97,11 +100,6 @@ class Broker:
                 error.what,
             )
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether it was closed."""
-        return self._closed
-
     def __enter__(self) -> Self:
         return self
 
@@ -117,22 +115,23 @@ class Broker:
 
     def wake_server(self) -> None:
         """Have the server look at what there is to do, where there is something and a server."""
-        if self._server is None:
+        if self.server is None:
             return
         if self.engine.has_work():
-            self._server.wake()
+            self.server.wake()
 
     def round_ended(self) -> None:
         """Have somebody begin the next round, where there is something for one."""
-        self._round_over.notify_all()
-        if self._server is not None:
+        if self.is_closed:
+            self._round_over.notify_all()
+        if self.server is not None:
             self.wake_server()
         elif self.engine.commit.is_waiting and self.idle_callers:
             next(iter(self.idle_callers)).give_turn()
 
     def check_usable(self) -> None:
         """Raise `Forked` in a child of the process that opened it."""
-        if self._forked:
+        if self.is_forked:
             raise Forked(
                 "the broker was opened by the parent process and cannot be used after a fork",
                 next_steps=("Open it in the process that uses it.",),
@@ -180,11 +179,11 @@ class Broker:
             Closed: the broker is closed.
         """
         with self.engine.lock:
-            if self._closed:
+            if self.is_closed:
                 raise Closed("the broker is closed")
-            if self._server is not None:
+            if self.server is not None:
                 raise ConfigError(f"the broker listens already on {self.address}")
-            self._server = server
+            self.server = server
             self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         local = _WILDCARDS.get(host, self.address.rpartition(":")[0])
         self._write_owner(f"{local}:{port}")
@@ -192,9 +191,9 @@ class Broker:
     def detach(self, server: Server) -> None:
         """Take note that a server has stopped."""
         with self.engine.lock:
-            if self._server is not server:
+            if self.server is not server:
                 return
-            self._server = None
+            self.server = None
             self.address = ""
         self._write_owner("")
 
@@ -204,16 +203,16 @@ class Broker:
         Raises:
             StorageError: something could not be synced; the next start checks the logs.
         """
-        if self._forked:
+        if self.is_forked:
             return
-        server = self._server
+        server = self.server
         if server is not None:
             server.stop()
         self._housekeeper.stop()
         with self.engine.lock:
-            if self._closed:
+            if self.is_closed:
                 return
-            self._closed = True
+            self.is_closed = True
             while self.engine.commit.is_running:
                 self._round_over.wait()
             try:
@@ -224,7 +223,7 @@ class Broker:
 
     def forget(self) -> None:
         """Take note that this is a child process, and the broker the parent's."""
-        self._forked = True
+        self.is_forked = True
 
 
 _BROKERS: weakref.WeakSet[Broker] = weakref.WeakSet()

@@ -6,6 +6,9 @@ of them. A caller without anything to do waits until one of its requests has bee
 it is its turn to sync; so a lone caller changes threads nowhere, and of many only those are woken
 that have something to do. Whose turn it is syncs before it looks for its answer: with that it might
 go away, and the others would wait for a sync that nobody begins.
+
+It is compiled because what runs around a sync finds cold caches: each line of the interpreter that
+it does without is one that need not be fetched from memory.
 """
 
 from __future__ import annotations
@@ -13,15 +16,27 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from ottla.broker.requests import Pending
-from ottla.broker.router import handle
+import cython
+
+from ottla.broker.router import failed as failure_of
+from ottla.broker.router import find_served, handle
 from ottla.errors import Closed, StorageError
+from ottla.protocol.messages.api_00_produce import ProduceRequest
+
+if cython.compiled:
+    from cython.cimports.ottla.broker.appending import Storing, append_usual
+    from cython.cimports.ottla.broker.requests import Pending
+else:
+    from ottla.broker.appending import append_usual
+    from ottla.broker.requests import Pending
 
 if TYPE_CHECKING:
+    from ottla.broker.appending import Storing
     from ottla.broker.broker import Broker
     from ottla.broker.requests import Context, Reply
     from ottla.log.group_commit import Round
     from ottla.protocol.message import ApiMessage
+    from ottla.wire import Buffer
 
 
 class Caller:
@@ -32,13 +47,19 @@ class Caller:
     """
 
     def __init__(self, broker: Broker) -> None:
+        engine = broker.engine
         self._broker = broker
-        self._woken = threading.Condition(broker.engine.lock)
+        self._engine = engine
+        self._lock = engine.lock
+        self._commit = engine.commit
+        self._waits = engine.waits
+        self._woken = threading.Condition(engine.lock)
+        self._is_idle = False
         self._has_news = False
         self._has_turn = False
         broker.callers.add(self)
 
-    def handle(self, request: ApiMessage, version: int, context: Context) -> Reply:
+    def handle(self, request: ApiMessage, version: cython.int, context: Context) -> Reply:
         """Answer a request, now or later; any thread may ask.
 
         Raises:
@@ -47,17 +68,66 @@ class Caller:
             Forked: the broker belongs to the parent process.
         """
         broker = self._broker
-        broker.check_usable()
-        with broker.engine.lock:
+        self._check()
+        with self._lock:
             if broker.is_closed:
                 raise Closed("the broker is closed")
-            reply = handle(broker.engine, request, version, context)
+            reply = handle(self._engine, request, version, context)
             if isinstance(reply, Pending):
                 reply.when_done(self._note)
             broker.wake_server()
         return reply
 
-    def drive(self, timeout_s: float) -> None:
+    def append(
+        self,
+        topic: str | bytes,
+        partition: cython.int,
+        records: Buffer,
+        version: cython.int,
+        timeout_ms: cython.double,
+    ) -> Storing | None:
+        """Append a batch, as a usual Produce request of this version asks for; any thread may.
+
+        Args:
+            topic: the topic's name, or its id.
+            partition: the partition.
+            records: the batch.
+            version: of the request.
+            timeout_ms: how long it may take until it is stored.
+
+        Returns:
+            What is done when it is stored; None where nothing was done: `handle` finds out why.
+
+        Raises:
+            CloseConnection: the broker failed.
+            Closed: the broker is closed.
+            Forked: the broker belongs to the parent process.
+        """
+        broker = self._broker
+        storing: Storing | None
+        self._check()
+        with self._lock:
+            if broker.is_closed:
+                raise Closed("the broker is closed")
+            try:
+                storing = append_usual(self._engine, topic, partition, records, version, timeout_ms)
+            except Exception as error:
+                served = find_served(ProduceRequest.API_KEY << 16 | version)
+                assert served is not None
+                raise failure_of(served, error) from error
+            if storing is not None:
+                if not storing.is_done:
+                    storing.when_done(self._note)
+                if broker.server is not None:
+                    broker.wake_server()
+        return storing
+
+    def _check(self) -> None:
+        """Raise `Forked` in a child; before the lock, which a thread of the parent may have had."""
+        if self._broker.is_forked:
+            self._broker.check_usable()
+
+    def drive(self, timeout_s: cython.double) -> None:
         """Do one unit of the work that is waiting, or wait until there is something new.
 
         Args:
@@ -66,11 +136,9 @@ class Caller:
         Raises:
             Forked: the broker belongs to the parent process.
         """
-        broker = self._broker
-        broker.check_usable()
-        engine = broker.engine
-        with engine.lock:
-            engine.expire(engine.clock.monotonic_ms())
+        self._check()
+        with self._lock:
+            self._expire()
             running = self._begin()
             if running is None:
                 if not self._has_news:
@@ -84,10 +152,10 @@ class Caller:
         self._run(running)
 
     def _begin(self) -> Round | None:
-        return None if self._broker.is_closed else self._broker.engine.commit.begin()
+        begun: Round | None = None if self._broker.is_closed else self._commit.begin()
+        return begun
 
     def _run(self, running: Round) -> None:
-        engine = self._broker.engine
         errors: list[StorageError | None] = []
         try:
             for part in running.parts:
@@ -100,19 +168,26 @@ class Caller:
             errors += [part() for part in running.parts[len(errors) :]]
             raise
         finally:
-            with engine.lock:
-                engine.commit.end(errors)
+            with self._lock:
+                self._commit.end(errors)
                 self._has_news = False
                 self._broker.round_ended()
 
-    def _wait(self, timeout_s: float) -> None:
-        engine = self._broker.engine
+    def _expire(self) -> None:
+        engine = self._engine
+        now_ms: cython.double = engine.clock.monotonic_ms()
+        if engine.loaded_groups is not None or self._waits.is_due(now_ms):
+            engine.expire(now_ms)
+
+    def _wait(self, timeout_s: cython.double) -> None:
+        engine = self._engine
         deadline_ms = engine.next_deadline_ms()
         if deadline_ms is not None:
             timeout_s = min(timeout_s, (deadline_ms - engine.clock.monotonic_ms()) / 1000)
         if timeout_s > 0:
             idle = self._broker.idle_callers
             idle[self] = None
+            self._is_idle = True
             try:
                 self._woken.wait(timeout_s)
             except BaseException:  # Ctrl-C, most likely
@@ -121,12 +196,13 @@ class Caller:
                     self._broker.round_ended()
                 raise
             finally:
+                self._is_idle = False
                 idle.pop(self, None)
         engine.expire(engine.clock.monotonic_ms())
 
     def wake(self) -> None:
         """End a `drive` that waits, in whatever thread; or the next one."""
-        with self._broker.engine.lock:
+        with self._lock:
             self._note()
 
     def give_turn(self) -> None:
@@ -136,5 +212,6 @@ class Caller:
 
     def _note(self, response: object = None) -> None:
         self._has_news = True
-        self._broker.idle_callers.pop(self, None)
-        self._woken.notify()
+        if self._is_idle:
+            self._broker.idle_callers.pop(self, None)
+            self._woken.notify()

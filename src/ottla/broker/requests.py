@@ -74,10 +74,15 @@ class Pending:
     def __init__(
         self, deadline_ms: float | None = None, expire: Callable[[], None] | None = None
     ) -> None:
-        self.is_done = False
-        self.response: ApiMessage | None = None
+        self._begin()
         self.deadline_ms = deadline_ms
         self._expire = expire
+
+    def _begin(self) -> None:
+        self.is_done = False
+        self.response: ApiMessage | None = None
+        self.deadline_ms = None
+        self._expire = None
         self._callbacks: list[Answered] = []
 
     def finish(self, response: ApiMessage | None) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 from typing import TYPE_CHECKING
+
+import cython
+
+if cython.compiled:
+    from cython.cimports.ottla.broker.requests import Pending
 
 if TYPE_CHECKING:
     from ottla.broker.requests import Pending
@@ -21,7 +25,7 @@ class Waits:
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Pending]] = []
-        self._number = itertools.count()
+        self._number = 0
         self._answered = 0
 
     def __len__(self) -> int:
@@ -31,7 +35,8 @@ class Waits:
         """Have `pending` told when its time is over; nothing happens where it has no deadline."""
         if pending.is_done or pending.deadline_ms is None:
             return
-        heapq.heappush(self._heap, (pending.deadline_ms, next(self._number), pending))
+        self._number += 1
+        heapq.heappush(self._heap, (pending.deadline_ms, self._number, pending))
         pending.when_done(self._note_answered)
 
     def _note_answered(self, response: object) -> None:
@@ -46,6 +51,10 @@ class Waits:
         while self._heap and self._heap[0][2].is_done:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
+
+    def is_due(self, now_ms: float) -> bool:
+        """Tell whether `expire` would find anything whose deadline has come."""
+        return bool(self._heap) and self._heap[0][0] <= now_ms
 
     def expire(self, now_ms: float) -> None:
         """Tell everything whose deadline is at or before `now_ms` that its time is over."""

@@ -9,11 +9,12 @@ cdef class ProduceCall(Call):
     cdef readonly list batches
     cdef readonly list stored
     cdef readonly object told
-    cdef dict _topic_ids
+    cdef readonly dict topic_ids
     cdef int _acks
-    cdef int _request_timeout_ms
+    cdef readonly int request_timeout_ms
     cdef object _make_request(self)
     cpdef bint write(self, Writer writer) except -1
     cpdef bint read(self, Reader reader) except -1
     cdef bint _read(self, Reader reader) except -1
+    cpdef object take(self, long long base_offset, long long append_time_ms)
     cpdef object finish(self, object response, object error)

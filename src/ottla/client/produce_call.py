@@ -45,6 +45,8 @@ class ProduceCall(Call):
 
     Attributes:
         batches: what is sent; one for each of their partitions.
+        topic_ids: the ids of their topics, by name.
+        request_timeout_ms: how long the broker may take to confirm it.
         stored: where they are stored, once a usual answer has told it: a base offset and a
             timestamp, or -1, for each batch.
         told: is called once, with the call and what `Call.finish` is given.
@@ -58,7 +60,7 @@ class ProduceCall(Call):
         traced: whether the broker is asked what it sees of the request.
     """
 
-    __slots__ = ("_acks", "_request_timeout_ms", "_topic_ids", "batches", "stored", "told")
+    __slots__ = ("_acks", "batches", "request_timeout_ms", "stored", "told", "topic_ids")
 
     def __init__(
         self,
@@ -77,9 +79,9 @@ class ProduceCall(Call):
         self.batches = batches
         self.stored: list[int] | None = None
         self.told: Callable[[ProduceCall, Any, KafkaError | None], None] | None = told
-        self._topic_ids = topic_ids
+        self.topic_ids = topic_ids
         self._acks = acks
-        self._request_timeout_ms = timeout_ms
+        self.request_timeout_ms = timeout_ms
 
     def _make_request(self) -> ApiMessage:
         """Make the request as an object, for those who want one."""
@@ -88,7 +90,7 @@ class ProduceCall(Call):
         for batch in self.batches:
             topic = topics.get(batch.topic)
             if topic is None:
-                topic_id = self._topic_ids[batch.topic]
+                topic_id = self.topic_ids[batch.topic]
                 topic = ProduceRequest.TopicProduceData(name=batch.topic, topic_id=topic_id)
                 topics[batch.topic] = topic
             topic.partition_data.append(
@@ -96,21 +98,21 @@ class ProduceCall(Call):
             )
         return ProduceRequest(
             acks=self._acks,
-            timeout_ms=self._request_timeout_ms,
+            timeout_ms=self.request_timeout_ms,
             topic_data=list(topics.values()),
         )
 
     @property
     def version_max(self) -> int:
         """The highest version that can be sent: the newer ones want an id of every topic."""
-        if ZERO_UUID in self._topic_ids.values():
+        if ZERO_UUID in self.topic_ids.values():
             return TOPIC_ID_VERSION - 1
         return TOPIC_ID_VERSION
 
     def write(self, writer: Writer) -> bool:
         """Write the request behind its header; False where it is unusual and nothing is written."""
         version: cython.int = self.version
-        if len(self._topic_ids) != 1 or not 3 <= version <= _TOPIC_ID:
+        if len(self.topic_ids) != 1 or not 3 <= version <= _TOPIC_ID:
             return False
         flexible: cython.bint = version >= _FLEXIBLE
         batch: Batch = self.batches[0]
@@ -119,10 +121,10 @@ class ProduceCall(Call):
         else:
             writer.int16(-1)
         writer.int16(self._acks)
-        writer.int32(self._request_timeout_ms)
+        writer.int32(self.request_timeout_ms)
         _write_count(writer, 1, flexible)
         if version >= _TOPIC_ID:
-            writer.raw(self._topic_ids[batch.topic])
+            writer.raw(self.topic_ids[batch.topic])
         else:
             name = batch.topic.encode()
             if flexible:
@@ -151,7 +153,7 @@ class ProduceCall(Call):
         """
         before: cython.Py_ssize_t = reader.position
         try:
-            if len(self._topic_ids) == 1 and self._read(reader):
+            if len(self.topic_ids) == 1 and self._read(reader):
                 return True
         except DecodeError:
             pass  # who reads it as an object says what is wrong
@@ -168,7 +170,7 @@ class ProduceCall(Call):
         if _read_count(reader, flexible) != 1:
             return False
         if version >= _TOPIC_ID:
-            if reader.raw(16) != self._topic_ids[batch.topic]:
+            if reader.raw(16) != self.topic_ids[batch.topic]:
                 return False
         else:
             size: cython.longlong = reader.uvarint() - 1 if flexible else reader.int16()
@@ -194,6 +196,10 @@ class ProduceCall(Call):
         if flexible and reader.uvarint() != 0:
             return False
         return reader.remaining() == 0
+
+    def take(self, base_offset: cython.longlong, append_time_ms: cython.longlong) -> None:
+        """Take note of where the only batch is stored."""
+        self.stored = [base_offset, append_time_ms]
 
     def finish(self, response: ApiMessage | None, error: KafkaError | None) -> None:
         """Call `told`, and let go of it."""

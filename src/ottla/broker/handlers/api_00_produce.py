@@ -31,9 +31,10 @@ from ottla.protocol.messages.api_00_produce import ProduceRequest, ProduceRespon
 if TYPE_CHECKING:
     from ottla.broker.engine import Engine
     from ottla.broker.requests import Context
+    from ottla.coordinator.cluster.state import Topic
     from ottla.log.partition_log import PartitionLog
 
-__all__ = ["answer_usual", "handle"]
+__all__ = ["answer_usual", "handle", "refusal"]
 
 _FIRST_USABLE_VERSION = 3
 _FIRST_VERSION_WITH_IDS = 13
@@ -121,6 +122,14 @@ def _tell(partition: _Partition, refused: Refused) -> None:
         )
         for index, message in refused.records
     ]
+
+
+def refusal(topic: Topic, index: int, refused: Refused) -> ProduceResponse:
+    """Return the response that says of the only partition of a request why it is not stored."""
+    partition = _Partition(index=index, current_leader=_NOT_TOLD)
+    _tell(partition, refused)
+    told = _Topic(name=topic.name, topic_id=topic.topic_id, partition_responses=[partition])
+    return ProduceResponse(responses=[told])
 
 
 def _close_on_error(response: ProduceResponse) -> None:
