@@ -24,6 +24,21 @@ def test_memory_that_somebody_has_a_view_of_is_not_lent_again() -> None:
     assert lent[0].obj is not lent[1].obj
 
 
+def test_what_was_lent_last_is_lent_first_again() -> None:
+    memory = Memory(1 << 20)
+    lent = [memory.lend(5000) for _ in range(3)]
+    chunks = [each.obj for each in lent]
+    del lent
+    gc.collect()
+    for _ in range(3):
+        assert memory.lend(5000).obj is chunks[2]
+    held = memory.lend(5000)
+    assert memory.lend(5000).obj is chunks[1]
+    del held
+    gc.collect()
+    assert memory.lend(5000).obj is chunks[1]
+
+
 def test_what_is_more_than_may_be_kept_is_as_any_other_memory() -> None:
     memory = Memory(8192)
     chunk = memory.lend(1 << 20).obj

@@ -182,7 +182,7 @@ class ConsumerConfig(ClientConfig):
     fetch_min_bytes: int = 1
     fetch_max_wait_ms: float = 500
     fetch_max_bytes: int = 50 * 1024 * 1024
-    max_partition_fetch_bytes: int = 4 * 1024 * 1024
+    max_partition_fetch_bytes: int = 2 * 1024 * 1024
     max_poll_records: int = 500
     isolation_level: str = "read_uncommitted"
     auto_offset_reset: str = "earliest"

@@ -2,7 +2,8 @@
 
 Memory that a process gets anew costs far more than what is then done with it: the system clears
 each page, and maps it when it is first touched. So what many megabytes a second go through - the
-answers to fetches, the columns made of them - is kept here and used again.
+answers to fetches, the columns made of them - is kept here and used again: what was used last
+first, as it may still be in a cache.
 
 A bytearray that somebody has a view of cannot be resized; that is how it is known whether one is
 free, whoever has passed the views on.
@@ -34,7 +35,7 @@ class Memory:
 
     def __init__(self, kept_bytes_max: int) -> None:
         self._kept_bytes_max = kept_bytes_max
-        self._kept: deque[bytearray] = deque()
+        self._kept: list[bytearray] = []  # what was lent last is at the end
         self._kept_bytes = 0
 
     def lend(self, size: int) -> memoryview:
@@ -44,10 +45,11 @@ class Memory:
         """
         wanted = max(1 << (size - 1).bit_length(), CHUNK_BYTES_MIN)
         kept = self._kept
-        for _ in range(len(kept)):
-            chunk = kept.popleft()
-            kept.append(chunk)
+        for index in range(len(kept) - 1, -1, -1):
+            chunk = kept[index]
             if len(chunk) == wanted and _is_free(chunk):
+                del kept[index]
+                kept.append(chunk)
                 return memoryview(chunk)
         if wanted > self._kept_bytes_max // 2:
             return memoryview(new_buffer(size))
@@ -55,7 +57,7 @@ class Memory:
         kept.append(chunk)
         self._kept_bytes += wanted
         while self._kept_bytes > self._kept_bytes_max or len(kept) > CHUNKS_MAX:
-            self._kept_bytes -= len(kept.popleft())
+            self._kept_bytes -= len(kept.pop(0))
         return memoryview(chunk)
 
 
