@@ -59,6 +59,43 @@ def test_iterating_polling_and_columns_go_on_where_the_other_has_stopped(broker:
         assert not consumer.has_buffered
 
 
+def test_a_record_that_somebody_holds_stays_as_it_is_while_others_come(broker: Broker) -> None:
+    with Producer(broker) as producer:
+        for number in range(400):
+            producer.send(
+                "t",
+                None if number % 5 == 0 else f"{number}",
+                key=f"{number}" if number % 3 == 0 else None,
+                headers={"n": f"{number}"} if number % 4 == 0 else None,
+                timestamp_ms=number,
+            )
+
+    def expected(number: int) -> tuple[object, ...]:
+        text = str(number).encode()
+        return (
+            (number, number),
+            (text if number % 3 == 0 else None, None if number % 5 == 0 else text),
+            [("n", text)] if number % 4 == 0 else [],
+        )
+
+    def seen(record: Record) -> tuple[object, ...]:
+        return (
+            (record.offset, record.timestamp_ms),
+            (record.key, record.value),
+            record.headers,
+        )
+
+    kept: list[Record] = []
+    with Consumer(broker, "t", stop_at_end=True) as consumer:
+        for number, record in enumerate(consumer):
+            if number % 7 != 3:  # others are not looked at before all have come
+                assert seen(record) == expected(number)
+            if number % 7 in (2, 3, 5):
+                kept.append(record)
+    numbers = [number for number in range(400) if number % 7 in (2, 3, 5)]
+    assert [seen(record) for record in kept] == [expected(number) for number in numbers]
+
+
 def test_a_partition_is_paused_sought_and_resumed_between_two_records(broker: Broker) -> None:
     fill(broker, 20, partitions=2)
     with Consumer(broker, "t", stop_at_end=True) as consumer:

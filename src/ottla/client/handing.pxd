@@ -1,6 +1,6 @@
 # The C side of handing.py: fields, so that an iterator steps through them without Python's protocol.
 from ottla.records.batch cimport BatchHeader, RecordIterator
-from ottla.records.record cimport Record
+from ottla.records.record cimport Py_REFCNT, Record
 
 
 cdef class Attention:
@@ -22,6 +22,8 @@ cdef class Batches(Handing):
     cdef list _readers
     cdef object _damaged
     cdef RecordIterator _reader
+    cdef Record _last
+    cdef Record _last_but_one
     cdef Py_ssize_t _turn
     cdef long long _given
     cdef Record _next(self)

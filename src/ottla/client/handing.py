@@ -21,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+import cython
+
 from ottla.client.lookup import TopicPartition
 from ottla.errors import CorruptRecords
 
@@ -157,6 +159,8 @@ class Batches(Handing):
         self._damaged = damaged
         self._reader = readers[0]
         self._turn = 0
+        self._last: Record | None = None
+        self._last_but_one: Record | None = None
         self._given = -1  # offset of the record that an iterator's user has, in this batch
 
     @property
@@ -196,7 +200,15 @@ class Batches(Handing):
         Raises:
             CorruptRecords: it cannot be read.
         """
-        record: Record | None = self._reader._quick()
+        spare: Record | None = None
+        if cython.compiled:
+            # The user has the last one until this returns; the one before that perhaps nobody has.
+            spare = self._last_but_one
+            self._last_but_one = self._last
+            if spare is not None and Py_REFCNT(spare) != 1:  # noqa: F821 - handing.pxd has it
+                spare = None
+        record: Record | None = self._reader._quick(spare)
+        self._last = record
         if record is None:
             return self._next_slowly()
         self._given = self._reader._offset

@@ -41,8 +41,9 @@ cdef class RecordIterator(Walk):
     cdef int _step(self) except -1
     cdef int _skip_headers(self) except -1
     cdef _Record _make(self)
+    cdef _Record _fill(self, _Record record)
     cdef _Record _next(self)
-    cdef _Record _quick(self)
+    cdef _Record _quick(self, _Record spare)
     cdef bint _step_quickly(self) noexcept
 
 

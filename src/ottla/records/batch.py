@@ -313,9 +313,15 @@ class RecordIterator(Walk):
             )
         return 0
 
-    def _quick(self) -> _Record | None:
-        """Make an object of the next record where it is as most are; None where it is not."""
-        return self._make() if self._left > 0 and self._step_quickly() else None
+    def _quick(self, spare: _Record | None) -> _Record | None:
+        """Make an object of the next record where it is as most are; None where it is not.
+
+        Args:
+            spare: an object that nobody else holds, to be used again, or None.
+        """
+        if self._left == 0 or not self._step_quickly():
+            return None
+        return self._make() if spare is None else self._fill(spare)
 
     def _step_quickly(self) -> bool:
         """Decode the next record where it is as most are; False where it is not.
@@ -416,7 +422,18 @@ class RecordIterator(Walk):
     def _make(self) -> _Record:
         """Make an object of the current record; its bytes are copied when they are asked for."""
         record: _Record = _Record.__new__(_Record)
-        record._lot = self._lot
+        if cython.compiled:
+            # It holds only bytes, nothing that could be a cycle; `replace` has it followed again.
+            PyObject_GC_UnTrack(record)  # noqa: F821 - batch.pxd has it
+        else:  # compiled, they are so already
+            record._lot = self._lot
+            record._key = record._value = record._headers = None
+        return self._fill(record)
+
+    def _fill(self, record: _Record) -> _Record:
+        """Have an object be the current record."""
+        if record._lot is not self._lot:
+            record._lot = self._lot
         record.offset = self._offset
         record.timestamp_ms = self._timestamp
         record._key_start = self._key_start
@@ -425,11 +442,12 @@ class RecordIterator(Walk):
         record._value_size = self._value_size
         record._headers_start = self._headers_start
         record._end = self._end
-        if cython.compiled:
-            # It holds only bytes, nothing that could be a cycle; `replace` has it followed again.
-            PyObject_GC_UnTrack(record)  # noqa: F821 - batch.pxd has it
-        else:  # compiled, they are so already
-            record._key = record._value = record._headers = None
+        if record._key is not None:
+            record._key = None
+        if record._headers is not None:
+            record._headers = None
+        if record._value is not None:
+            record._value = None
         return record
 
 

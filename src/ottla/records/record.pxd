@@ -6,6 +6,7 @@ cdef extern from "Python.h":
     int PyObject_GC_IsTracked(object)
     void PyObject_GC_Track(object)
     void PyObject_GC_UnTrack(object)
+    Py_ssize_t Py_REFCNT(object)
 
 
 # What Bytes holds is a buffer in a structure of its own, and no object: so the garbage collector
