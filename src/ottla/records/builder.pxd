@@ -26,9 +26,19 @@ cdef class BatchBuilder:
         Py_ssize_t value_size_max,
     ) except -1
     cpdef bytearray take_buffer(self)
+    cpdef memoryview build(
+        self,
+        int codec=*,
+        object level=*,
+        long long producer_id=*,
+        int producer_epoch=*,
+        int base_sequence=*,
+        int attributes=*,
+    )
     cdef int _grow(self, Py_ssize_t wanted) except -1
 
 
+cdef void _put_int(unsigned char* data, Py_ssize_t at, int size, long long value) noexcept
 cdef Py_ssize_t _put_varint(unsigned char* data, Py_ssize_t at, long long value) noexcept
 cdef Py_ssize_t _put_bytes(
     unsigned char* data, Py_ssize_t at, bytes source, Py_ssize_t size

@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 if cython.compiled:
     from cython.cimports.libc.string import memcpy
 
-_HEADER = struct.Struct(">qiibIhiqqqhii")
 _HEADER_BYTES = cython.declare(cython.Py_ssize_t, 61)
-_LENGTH_END = 12
+_LENGTH_END = cython.declare(cython.Py_ssize_t, 12)
 _CRC = struct.Struct(">I")
-_CRC_AT = 17
+_CRC_AT = cython.declare(cython.Py_ssize_t, 17)
 _CRC_START = 21
 _PRODUCER = struct.Struct(">qhi")
 _PRODUCER_AT = 43
-_MAGIC = 2
+_MAGIC = cython.declare(cython.int, 2)
+_NONE = cython.declare(cython.int, NONE)
 
 BUFFER_BYTES_MIN = 1024
 """What a batch begins with; it doubles as it must."""
@@ -232,12 +232,12 @@ class BatchBuilder:
 
     def build(
         self,
-        codec: int = NONE,
-        level: int | None = None,
-        producer_id: int = -1,
-        producer_epoch: int = -1,
-        base_sequence: int = -1,
-        attributes: int = 0,
+        codec: cython.int = NONE,
+        level: Any = None,
+        producer_id: cython.longlong = -1,
+        producer_epoch: cython.int = -1,
+        base_sequence: cython.int = -1,
+        attributes: cython.int = 0,
     ) -> memoryview:
         """Return the finished batch; nothing may be appended afterwards.
 
@@ -252,8 +252,9 @@ class BatchBuilder:
         Returns:
             The batch. Compressed records that would be larger than plain ones are left plain.
         """
-        buffer, size = self._buffer, self.size
-        if codec != NONE:
+        buffer: bytearray = self._buffer
+        size: cython.Py_ssize_t = self.size
+        if codec != _NONE:
             packed = self._packed
             if packed is None:
                 packed = self._compressed(codec, level)
@@ -263,25 +264,21 @@ class BatchBuilder:
                 buffer = bytearray(size)
                 buffer[_HEADER_BYTES:] = packed
                 attributes |= codec
-        _HEADER.pack_into(
-            buffer,
-            0,
-            0,
-            size - _LENGTH_END,
-            -1,
-            _MAGIC,
-            0,
-            attributes,
-            self.count - 1,
-            self.base_timestamp,
-            self.max_timestamp,
-            producer_id,
-            producer_epoch,
-            base_sequence,
-            self.count,
-        )
+        data: cython.p_uchar = buffer
+        _put_int(data, 0, 8, 0)
+        _put_int(data, 8, 4, size - _LENGTH_END)
+        _put_int(data, 12, 4, -1)
+        _put_int(data, 16, 1, _MAGIC)
+        _put_int(data, 21, 2, attributes)
+        _put_int(data, 23, 4, self.count - 1)
+        _put_int(data, 27, 8, self.base_timestamp)
+        _put_int(data, 35, 8, self.max_timestamp)
+        _put_int(data, 43, 8, producer_id)
+        _put_int(data, 51, 2, producer_epoch)
+        _put_int(data, 53, 4, base_sequence)
+        _put_int(data, 57, 4, self.count)
         batch = memoryview(buffer)[:size]
-        _CRC.pack_into(buffer, _CRC_AT, crc32c(batch[_CRC_START:]))
+        _put_int(data, _CRC_AT, 4, crc32c(batch[_CRC_START:]))
         return batch
 
 
@@ -307,6 +304,16 @@ def batch_of(records: Iterable[tuple[bytes | None, bytes | None]], timestamp_ms:
     for key, value in records:
         builder.append(timestamp_ms, key, value, None, 0x7FFFFFFF)
     return builder.build()
+
+
+def _put_int(
+    data: cython.p_uchar, at: cython.Py_ssize_t, size: cython.int, value: cython.longlong
+) -> None:
+    """Write an integer, its most significant byte first."""
+    while size > 0:
+        size -= 1
+        data[at + size] = value & 0xFF
+        value >>= 8
 
 
 def _put_varint(

@@ -23,11 +23,17 @@ if TYPE_CHECKING:
     from ottla.wire import Buffer
 
 if cython.compiled:
-    from cython.cimports.cpython.buffer import PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+    from cython.cimports.cpython.buffer import (
+        Py_buffer,
+        PyBUF_SIMPLE,
+        PyBuffer_Release,
+        PyObject_GetBuffer,
+    )
+    from cython.cimports.cpython.bytearray import PyByteArray_FromStringAndSize
     from cython.cimports.libc.string import memcpy
 
 _DOUBLE = struct.Struct(">d")
-_BY_REFERENCE = 4096
+_BY_REFERENCE = cython.declare(cython.Py_ssize_t, 4096)
 
 
 class Reader:
@@ -211,7 +217,10 @@ class Writer:
     """
 
     def __init__(self) -> None:
-        self._chunk = bytearray(256)
+        if cython.compiled:
+            self._chunk = PyByteArray_FromStringAndSize(cython.NULL, 256)
+        else:
+            self._chunk = bytearray(256)
         self._data = self._chunk
         self._room = 256
         self._used = 0
@@ -279,6 +288,17 @@ class Writer:
     def raw(self, data: Buffer) -> int:
         """Append bytes as they are; large ones by reference."""
         if not isinstance(data, bytes):
+            if cython.compiled:
+                given = cython.declare(Py_buffer)
+                PyObject_GetBuffer(data, cython.address(given), PyBUF_SIMPLE)
+                try:
+                    if given.len < _BY_REFERENCE:
+                        self._reserve(given.len)
+                        memcpy(self._data + self._used, given.buf, given.len)
+                        self._used += given.len
+                        return 0
+                finally:
+                    PyBuffer_Release(cython.address(given))
             data = memoryview(data).cast("B")
         size: cython.Py_ssize_t = len(data)
         if size >= _BY_REFERENCE:
@@ -287,7 +307,7 @@ class Writer:
             self._parts_size += size
             return 0
         self._reserve(size)
-        if cython.compiled and isinstance(data, bytes):
+        if cython.compiled:
             source: cython.p_const_uchar = data
             memcpy(self._data + self._used, source, size)
         else:
