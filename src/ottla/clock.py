@@ -81,3 +81,17 @@ class ManualClock:
 
 SYSTEM = SystemClock()
 """The machine's clock, where no other is given."""
+
+
+def monotonic_ms_of(clock: Clock) -> float:
+    """Return `clock.monotonic_ms()`; of the machine's clock without Python's protocol."""
+    if cython.compiled and type(clock) is SystemClock:
+        return cython.cast(SystemClock, clock).monotonic_ms()
+    return clock.monotonic_ms()
+
+
+def monotonic_ns_of(clock: Clock) -> int:
+    """Return `clock.monotonic_ns()`; of the machine's clock without Python's protocol."""
+    if cython.compiled and type(clock) is SystemClock:
+        return cython.cast(SystemClock, clock).monotonic_ns()
+    return clock.monotonic_ns()

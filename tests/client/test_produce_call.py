@@ -150,4 +150,4 @@ def test_without_a_topics_id_only_versions_with_names_are_sent() -> None:
     batches = [batch_to("t", 0, b"x")]
     with_id = ProduceCall(batches, {"t": TOPIC_ID}, -1, 1, lambda *_: None)
     without = ProduceCall(batches, {"t": ZERO_UUID}, -1, 1, lambda *_: None)
-    assert (with_id.version_max, without.version_max) == (13, 12)
+    assert (with_id.version_max(), without.version_max()) == (13, 12)

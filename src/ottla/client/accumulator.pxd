@@ -1,29 +1,9 @@
 # The C side of accumulator.py: fields, and what other compiled modules may call without Python's protocol.
 
 from ottla.client.delivery cimport Batch, Delivery
-from ottla.client.partitioner cimport Partitioner
+from ottla.client.queues cimport PartitionQueue, TopicQueue
 from ottla.clock cimport SystemClock
 from ottla.records.builder cimport BatchBuilder
-
-
-cdef class PartitionQueue:
-    cdef readonly str topic
-    cdef readonly int partition
-    cdef public Batch open
-    cdef readonly object closed
-    cdef readonly object retries
-    cdef readonly object in_flight
-    cdef public bint is_lingering
-    cdef public object identity
-    cdef public int next_sequence
-
-
-cdef class TopicQueue:
-    cdef readonly str name
-    cdef readonly list queues
-    cdef public list pending
-    cdef public Batch room
-    cdef public Partitioner partitioner
 
 
 cdef class Accumulator:
@@ -85,11 +65,19 @@ cdef class Accumulator:
         bytes packed,
     ) except? -2
     cdef bint _open(self, PartitionQueue queue) except -1
-    cpdef object linger(self, PartitionQueue queue)
+    cdef object _linger(self, PartitionQueue queue)
     cdef Batch _new_batch(self, str topic, int partition, bint fills=*)
     cdef bytearray _full_buffer(self)
     cpdef list unknown_topics(self)
     cpdef object close_open(self, PartitionQueue queue)
+    cpdef Batch take_open(self, PartitionQueue queue)
+    cdef Batch _take_open(self, PartitionQueue queue)
+    cdef object _take_due(self, double opened_ms)
+    cdef object _lay_aside(self, PartitionQueue queue)
+    cdef object _look_again(self, PartitionQueue queue)
+    cdef Batch _oldest(self)
+    cdef object _complete(self, Batch batch)
+    cpdef PartitionQueue first_ready(self)
     cpdef object take_due(self, double opened_ms)
     cpdef object lay_aside(self, PartitionQueue queue)
     cpdef object look_again(self, PartitionQueue queue)

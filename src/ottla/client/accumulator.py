@@ -10,8 +10,9 @@ they were given, in order, and are appended by `assign`.
 
 Compiled, appending takes no lock. It leans on the GIL instead: between taking the open batch and
 the end of the record no Python code runs and nothing is allocated that the garbage collector knows,
-so that no other thread can come in between. Opening and closing batches is guarded by a lock; the
-pure form takes it always.
+so that no other thread can come in between. So does what the sender asks for in every turn; one
+thread at a time is the sender. Opening batches is guarded by a lock, and changes nothing before all
+is allocated; the pure form takes the lock always.
 
 Kafka: RecordAccumulator, ProducerBatch.
 """
@@ -20,14 +21,14 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import cython
 
 from ottla.client.delivery import STORED, Batch, Delivery, ManyDeliveries
 from ottla.client.partitioner import Partitioner
+from ottla.client.queues import PartitionQueue, Pending, TopicQueue
 from ottla.clock import SystemClock
 from ottla.errors import RecordError
 from ottla.records.builder import FULL, as_bytes, buffer_size_for, pack_headers
@@ -53,75 +54,6 @@ _STICKY_BYTES_MAX = 128 * 1024
 """After so much at the latest, records without a key go to another partition."""
 
 _NO_DATA = memoryview(b"")
-
-
-class PartitionQueue:
-    """The batches of one partition that are not with the broker.
-
-    Attributes:
-        topic: its topic.
-        partition: its number.
-        open: the batch that records are appended to, or None.
-        closed: batches that are full, oldest first.
-        retries: batches that were sent before and are to be sent again, oldest first.
-        in_flight: batches that are with the broker, oldest first.
-        is_lingering: whether it is among the accumulator's `lingering`.
-        identity: the producer id and epoch that its sequences belong to.
-        next_sequence: the next batch's first sequence.
-    """
-
-    def __init__(self, topic: str, partition: int) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.open: Batch | None = None
-        self.closed: deque[Batch] = deque()
-        self.retries: deque[Batch] = deque()
-        self.in_flight: deque[Batch] = deque()
-        self.is_lingering = False
-        self.identity: Any = None
-        self.next_sequence = 0
-
-    @property
-    def next_size(self) -> int:
-        """How many bytes will be sent next, about; before compression."""
-        batch: Batch | None = self.open
-        if self.retries or self.closed:
-            batch = (self.retries or self.closed)[0]
-        return 0 if batch is None else batch.builder.size
-
-    @property
-    def queued(self) -> int:
-        """How many batches wait."""
-        return len(self.closed) + len(self.retries) + (self.open is not None)
-
-
-class _Pending(NamedTuple):
-    """A record that waits for its topic."""
-
-    delivery: Delivery
-    partition: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: bytes | None
-
-
-class TopicQueue:
-    """The records of one topic.
-
-    Attributes:
-        name: its name.
-        queues: one queue for each partition; none while they are not known.
-        pending: records that wait for that.
-        room: the batch that their handles are in meanwhile.
-    """
-
-    def __init__(self, name: str, room: Batch) -> None:
-        self.name = name
-        self.queues: list[PartitionQueue] = []
-        self.pending: list[_Pending] = []
-        self.room = room
-        self.partitioner = Partitioner(1, 1)
 
 
 class Accumulator:
@@ -496,26 +428,31 @@ class Accumulator:
 
     def _open(self, queue: PartitionQueue) -> bool:
         """Open a batch; tells whether there was one, which is full."""
-        full = queue.open
-        opened = self._new_batch(queue.topic, queue.partition, full is not None)
+        opened: Batch = self._new_batch(queue.topic, queue.partition, queue.open is not None)
+        self._opened += 1
+        lingers = (opened.created_ms, self._opened, queue)
+        # From here on no Python code runs, see above: the sender may have closed a batch meanwhile.
+        full: Batch | None = queue.open
         self.incomplete[opened] = None
         if full is not None:
             full.is_packing = self._to_pack is not None
             queue.closed.append(full)
             self.ready[queue] = None
         queue.open = opened
+        if not queue.is_lingering:
+            queue.is_lingering = True
+            heapq.heappush(self.lingering, lingers)
         if full is not None and self._to_pack is not None:  # nothing is appended to it any more
             self._to_pack.put(full)
-        self.linger(queue)
         return full is not None
 
-    def linger(self, queue: PartitionQueue) -> None:
+    def _linger(self, queue: PartitionQueue) -> None:
         """Have the sender look at a partition when its open batch has waited for long enough."""
-        with self._lock:
-            if not queue.is_lingering and queue.open is not None:
-                queue.is_lingering = True
-                self._opened += 1
-                heapq.heappush(self.lingering, (queue.open.created_ms, self._opened, queue))
+        opened: Batch | None = queue.open
+        if not queue.is_lingering and opened is not None:
+            queue.is_lingering = True
+            self._opened += 1
+            heapq.heappush(self.lingering, (opened.created_ms, self._opened, queue))
 
     def _new_batch(self, topic: str, partition: cython.int, fills: cython.bint = False) -> Batch:
         buffer = self._spares.take()
@@ -559,7 +496,7 @@ class Accumulator:
             topic.room.held += size
             self.buffered_bytes += size
             delivery.move(topic.room, len(topic.pending))
-            topic.pending.append(_Pending(delivery, partition, timestamp_ms, key, value, packed))
+            topic.pending.append(Pending(delivery, partition, timestamp_ms, key, value, packed))
         if len(topic.pending) == 1:
             self._notify(False)
         return delivery
@@ -639,41 +576,76 @@ class Accumulator:
                 queue.closed.append(batch)
                 self.ready[queue] = None
 
+    def take_open(self, queue: PartitionQueue) -> Batch | None:
+        """Return the open batch of a partition, to be sent: nothing is appended to it any more."""
+        if cython.compiled:
+            return self._take_open(queue)
+        with self._lock:
+            return self._take_open(queue)
+
+    def _take_open(self, queue: PartitionQueue) -> Batch | None:
+        batch: Batch | None = queue.open
+        queue.open = None
+        return batch
+
+    def first_ready(self) -> PartitionQueue:
+        """Return the first partition that is ready, where there is one."""
+        for queue in self.ready:
+            return queue
+        raise KeyError("no partition is ready")
+
     def take_due(self, opened_ms: float) -> float | None:
         """Make those partitions ready whose batch was opened until then.
 
         Returns:
             When the first of the others was opened, or None where there is none.
         """
+        if cython.compiled:
+            return self._take_due(opened_ms)
+        with self._lock:
+            return self._take_due(opened_ms)
+
+    def _take_due(self, opened_ms: float) -> float | None:
         lingering = self.lingering
         while lingering:
             if lingering[0][0] > opened_ms:
                 return lingering[0][0]
-            with self._lock:
-                _, _, queue = heapq.heappop(lingering)
-                queue.is_lingering = False
-                batch = queue.open
-                if batch is None:
-                    continue
-                if batch.created_ms > opened_ms:
-                    self.linger(queue)
-                else:
-                    self.ready[queue] = None
+            queue: PartitionQueue = heapq.heappop(lingering)[2]
+            queue.is_lingering = False
+            batch: Batch | None = queue.open
+            if batch is None:
+                continue
+            if batch.created_ms > opened_ms:
+                self._linger(queue)
+            else:
+                self.ready[queue] = None
         return None
 
     def lay_aside(self, queue: PartitionQueue) -> None:
         """Have the sender look at a partition again when there is something to be sent."""
+        if cython.compiled:
+            self._lay_aside(queue)
+            return
         with self._lock:
-            if not queue.closed and not queue.retries:
-                self.ready.pop(queue, None)
-                self.linger(queue)
+            self._lay_aside(queue)
+
+    def _lay_aside(self, queue: PartitionQueue) -> None:
+        if not queue.closed and not queue.retries:
+            self.ready.pop(queue, None)
+            self._linger(queue)
 
     def look_again(self, queue: PartitionQueue) -> None:
         """Have the sender look at a partition again, behind all others."""
+        if cython.compiled:
+            self._look_again(queue)
+            return
         with self._lock:
-            self.ready.pop(queue, None)
-            if queue.closed or queue.retries or queue.open is not None:
-                self.ready[queue] = None
+            self._look_again(queue)
+
+    def _look_again(self, queue: PartitionQueue) -> None:
+        self.ready.pop(queue, None)
+        if queue.open is not None or queue.closed or queue.retries:
+            self.ready[queue] = None
 
     def oldest(self) -> Batch | None:
         """Return the batch that has been without an outcome for longest.
@@ -681,20 +653,31 @@ class Accumulator:
         Others send meanwhile. Between the two steps of `next(iter(...))` of ordinary Python one of
         them may open a batch; here nobody comes in between, compiled or not.
         """
+        if cython.compiled:
+            return self._oldest()
         with self._lock:
-            for batch in self.incomplete:
-                return batch
+            return self._oldest()
+
+    def _oldest(self) -> Batch | None:
+        for batch in self.incomplete:
+            return batch
         return None
 
     def complete(self, batch: Batch) -> None:
         """Forget a batch whose outcome is known."""
+        if cython.compiled:
+            self._complete(batch)
+            return
         with self._lock:
-            self.incomplete.pop(batch, None)
-            self.buffered_bytes -= batch.held
-            batch.held = 0
-            batch.data = _NO_DATA
-            spares = self._spares
-            if batch.state == _STORED and len(self.incomplete) + len(spares) < self._buffers_max:
-                spares.put(batch.builder.take_buffer())
-            if not self.incomplete:
-                spares.reduce(self._idle_buffers_max)
+            self._complete(batch)
+
+    def _complete(self, batch: Batch) -> None:
+        self.incomplete.pop(batch, None)
+        self.buffered_bytes -= batch.held
+        batch.held = 0
+        batch.data = _NO_DATA
+        spares: Spares = self._spares
+        if batch.state == _STORED and len(self.incomplete) + len(spares) < self._buffers_max:
+            spares.put(batch.builder.take_buffer())
+        if not self.incomplete:
+            spares.reduce(self._idle_buffers_max)

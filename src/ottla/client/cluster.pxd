@@ -34,6 +34,7 @@ cdef class Cluster:
     cdef double _next_ask_ms
     cdef double _told_ms
     cdef double _age_max_ms
+    cpdef bint was_reached(self)
     cpdef object all_nodes(self)
     cpdef Node leader_of(self, str topic, int partition)
     cpdef object problem_of(self, Node node)

@@ -25,8 +25,10 @@ from ottla.protocol.messages.api_03_metadata import MetadataRequest, MetadataRes
 
 if cython.compiled:
     from cython.cimports.ottla.client.node import sooner
+    from cython.cimports.ottla.clock import monotonic_ms_of
 else:
     from ottla.client.node import sooner
+    from ottla.clock import monotonic_ms_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -130,9 +132,8 @@ class Cluster:
         """The bootstrap address, in words for people."""
         return self._network.address
 
-    @property
     def was_reached(self) -> bool:
-        """Whether any broker was ever reached."""
+        """Tell whether any broker was ever reached."""
         node: Node
         for node in self._all_nodes:  # noqa: SIM110 - any() would make a generator in each turn
             if node.was_ready:
@@ -198,7 +199,7 @@ class Cluster:
 
     def step(self) -> float | None:
         """Do what is due; returns when to look again, on the monotonic clock, or None."""
-        now: cython.double = self._clock.monotonic_ms()
+        now: cython.double = monotonic_ms_of(self._clock)
         node: Node
         due: float | None = None
         for node in self._all_nodes:
@@ -238,7 +239,7 @@ class Cluster:
         """Show that a cluster that was reached before is still being tried."""
         failure = self._last_failure()
         late = now - self._told_ms >= _STILL_TRYING_EVERY_MS
-        if self.was_reached and failure is not None and late:
+        if self.was_reached() and failure is not None and late:
             self._told_ms = now
             _LOG.warning(
                 "no broker of %s can be reached; still trying: %s", self.address, failure.what
@@ -250,7 +251,7 @@ class Cluster:
 
     def _judge(self, now: float) -> None:
         """Give the cluster up where none of its addresses was ever reached."""
-        if self.was_reached or self.unreachable is not None:
+        if self.was_reached() or self.unreachable is not None:
             return
         nodes = self._bootstrap
         if not all(node.has_given_up(now) for node in nodes):
@@ -285,7 +286,7 @@ class Cluster:
         """
         if node is None or node.failure is None:
             return None
-        if not node.has_given_up(self._clock.monotonic_ms()):
+        if not node.has_given_up(monotonic_ms_of(self._clock)):
             return None
         name = f"{node.host}:{node.port}"
         return BrokerUnavailable(
@@ -307,7 +308,7 @@ class Cluster:
         if response is None:
             self._refresh = True
             return
-        now = self._clock.monotonic_ms()
+        now = monotonic_ms_of(self._clock)
         self.updated_ms = now
         self.cluster_id = response.cluster_id
         self.controller_id = response.controller_id
@@ -330,7 +331,7 @@ class Cluster:
         for name in self.matching:
             self.topics.setdefault(name, TopicInfo(name))
         missing = codes.UNKNOWN_TOPIC_OR_PARTITION
-        now = self._clock.monotonic_ms()
+        now = monotonic_ms_of(self._clock)
         for name in self.topics.keys() - found.keys():
             info = self.topics[name]
             if info.error == missing and matches(name) and now - info.error_since_ms >= _GONE_MS:

@@ -35,6 +35,7 @@ cdef class Batch:
     cdef public bint is_packing
     cdef readonly object waiter
     cdef list _callbacks
+    cpdef bint has_callbacks(self)
 
 
 cdef class Delivery:

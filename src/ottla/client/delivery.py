@@ -180,6 +180,10 @@ class Batch:
         self._callbacks.append((callback, delivery))
         return True
 
+    def has_callbacks(self) -> bool:
+        """Tell whether something is to be called."""
+        return self._callbacks is not None
+
     def take_callbacks(self) -> list[tuple[Callable[[Delivery], None], Delivery]]:
         """Return what is to be called, once."""
         callbacks = self._callbacks

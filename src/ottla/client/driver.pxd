@@ -15,13 +15,15 @@ cdef class Driver:
     cdef long long _calls
     cdef int _waiting
     cdef double _last_call_ms
-    cdef object _driving
+    cdef unsigned long _driving
+    cdef bint _is_taken
     cdef object _thread
     cdef object _bell
     cdef public bint _closed
     cdef object _held
     cdef object _count_caller(self, int by)
     cdef object _turn(self, double wait_s)
+    cdef bint _take(self) except -1
     cdef object _release(self)
     cdef void _sleep(self) noexcept nogil
     cdef object _wait_for_turn(self, double seconds, object reached)

@@ -23,7 +23,13 @@ import cython
 from ottla.errors import ClientError
 
 if cython.compiled:
+    from cython.cimports.cpython.pythread import PyThread_get_thread_ident as get_ident
+    from cython.cimports.ottla.clock import monotonic_ms_of
     from cython.cimports.posix.unistd import usleep
+else:
+    from threading import get_ident
+
+    from ottla.clock import monotonic_ms_of
 
 if TYPE_CHECKING:
     from ottla.client.network import Network
@@ -70,13 +76,14 @@ class Driver:
         self._work = work
         self._clock = clock
         self._lock = threading.Lock()
+        self._is_taken = False
         self._gate = threading.RLock()
         self._turned = threading.Condition(self._gate)
         self._callers = 0
         self._calls = 0
         self._waiting = 0
         self._last_call_ms = 0.0
-        self._driving: int | None = None
+        self._driving = 0  # the thread that does a turn
         self._thread: threading.Thread | None = None
         self._bell = threading.Event()
         self._closed = False
@@ -92,18 +99,18 @@ class Driver:
         """
         if reached():
             return True
-        if self._driving == threading.get_ident():
+        if self._driving == get_ident():
             raise ClientError(
                 "a delivery callback cannot wait for other deliveries",
                 next_steps=("Wait outside of the callback, or call send() only.",),
             )
-        deadline = None if timeout_s is None else self._clock.monotonic_ms() + timeout_s * 1000
+        deadline = None if timeout_s is None else monotonic_ms_of(self._clock) + timeout_s * 1000
         self._count_caller(1)
         try:
             return self._run_until(reached, deadline)
         finally:
             self._count_caller(-1)
-            self._last_call_ms = self._clock.monotonic_ms()
+            self._last_call_ms = monotonic_ms_of(self._clock)
             if self.parked and self._work.has_work():
                 self._wake()
 
@@ -112,13 +119,13 @@ class Driver:
         while not reached():
             left = _TURN_S
             if deadline is not None:
-                left = min((deadline - self._clock.monotonic_ms()) / 1000, left)
+                left = min((deadline - monotonic_ms_of(self._clock)) / 1000, left)
                 if left <= 0:
                     if tried:
                         return False
                     left = 0.0
             tried = True
-            if self._lock.acquire(blocking=False):
+            if self._take():
                 try:
                     self._turn(left)
                 finally:
@@ -150,7 +157,7 @@ class Driver:
         with self._turned:
             self._waiting += 1
             try:
-                if self._lock.locked() and not (reached is not None and reached()):
+                if self._is_taken and not (reached is not None and reached()):
                     self._turned.wait(seconds)
             finally:
                 self._waiting -= 1
@@ -161,26 +168,26 @@ class Driver:
 
     def hold(self) -> None:
         """Keep turns away until `let_go`; a turn that waits for the network is cut short."""
-        if self._lock.acquire(blocking=False):
+        if self._take():
             return
         self._count_caller(1)
         try:
-            while not self._lock.acquire(blocking=False):
+            while not self._take():
                 self._wait_for_turn(_HANDOVER_S, None)
         finally:
             self._count_caller(-1)
 
     def let_go(self) -> None:
         """Let turns be done again."""
-        self._last_call_ms = self._clock.monotonic_ms()
+        self._last_call_ms = monotonic_ms_of(self._clock)
         self._calls += 1
         self._release()
 
     def push(self) -> None:
         """Do one turn without waiting, unless another thread is doing one."""
-        if self._lock.acquire(blocking=False):
+        if self._take():
             try:
-                self._last_call_ms = self._clock.monotonic_ms()
+                self._last_call_ms = monotonic_ms_of(self._clock)
                 self._calls += 1
                 self._turn(0.0)
             finally:
@@ -189,17 +196,31 @@ class Driver:
             self._wake()
 
     def _turn(self, wait_s: float) -> None:
-        self._driving = threading.get_ident()
+        self._driving = get_ident()
         try:
             due = self._work.step()
             if due is not None:
-                wait_s = max(min(wait_s, (due - self._clock.monotonic_ms()) / 1000), 0.0)
+                wait_s = max(min(wait_s, (due - monotonic_ms_of(self._clock)) / 1000), 0.0)
             self._network.poll(wait_s)
         finally:
-            self._driving = None
+            self._driving = 0
+
+    def _take(self) -> bool:
+        """Take the turns' lock, unless another thread has it.
+
+        Compiled, it is a flag: the GIL lets nobody come in between.
+        """
+        if not cython.compiled and not self._lock.acquire(blocking=False):
+            return False
+        if self._is_taken:
+            return False
+        self._is_taken = True
+        return True
 
     def _release(self) -> None:
-        self._lock.release()
+        self._is_taken = False
+        if not cython.compiled:
+            self._lock.release()
         if self._waiting:
             with self._turned:
                 self._turned.notify_all()
@@ -215,7 +236,7 @@ class Driver:
     def notify(self) -> None:
         """Tell that there is new work; called by any thread, once for each new batch."""
         driving = self._driving
-        if driving is not None and driving != threading.get_ident():
+        if driving != 0 and driving != get_ident():
             self._network.wake()
         if self.parked:
             self._wake()
@@ -233,12 +254,12 @@ class Driver:
     def _run(self) -> None:
         idle = 0
         while not self._closed:
-            quiet_ms = self._clock.monotonic_ms() - self._last_call_ms
+            quiet_ms = monotonic_ms_of(self._clock) - self._last_call_ms
             if self._callers or quiet_ms < self._tick_s * 1000:
                 idle = 0
             elif not self._work.has_work():
                 idle += 1
-            elif self._lock.acquire(blocking=False):
+            elif self._take():
                 idle = 0
                 try:
                     self._turn(_TURN_S)
@@ -291,7 +312,7 @@ class Driver:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
-        with self._lock:
+        with self._held:
             self._network.close()
 
 

@@ -4,6 +4,10 @@
 cdef class Call:
     cdef object _request
     cdef readonly object request_class
+    cdef readonly int api_key
+    cdef readonly int flexible_from
+    cdef readonly int response_flexible_from
+    cdef public int correlation_id
     cdef readonly object response_class
     cdef public object done
     cdef public bint expects_response

@@ -27,7 +27,10 @@ class Call:
     Attributes:
         request: the request.
         request_class: its class.
+        api_key: the API that it asks.
+        flexible_from: the first version of the request that is flexible.
         response_class: the class of its response.
+        response_flexible_from: the first version of the response that is flexible.
         version: the API version of both.
         done: is called once, with the response or with why there is none. Any: the caller knows
             the class of the response.
@@ -36,6 +39,7 @@ class Call:
         traced: whether the broker is asked what it sees of the request.
         timeout_ms: how long the answer may take; None for as long as the client's answers may.
         deadline_ms: when the answer must be there; the monotonic clock.
+        correlation_id: what a channel that numbers its requests has given it.
         sent_ns: when it was handed to the network.
         answered_ns: when the answer was there.
         broker_events: what the broker saw, where it was asked and tells.
@@ -44,12 +48,16 @@ class Call:
     __slots__ = (
         "_request",
         "answered_ns",
+        "api_key",
         "broker_events",
+        "correlation_id",
         "deadline_ms",
         "done",
         "expects_response",
+        "flexible_from",
         "request_class",
         "response_class",
+        "response_flexible_from",
         "sent_ns",
         "timeout_ms",
         "traced",
@@ -67,6 +75,9 @@ class Call:
         timeout_ms: float | None = None,
     ) -> None:
         self._begin(request, type(request), response_class)
+        self.api_key = request.API_KEY
+        self.flexible_from = request.SCHEMA.flexible
+        self.response_flexible_from = response_class.SCHEMA.flexible
         self.done: Callable[[Any, KafkaError | None], None] | None = done
         self.expects_response = expects_response
         self.traced = traced
@@ -83,6 +94,7 @@ class Call:
         self.response_class = response_class
         self.version = 0
         self.deadline_ms = 0.0
+        self.correlation_id = 0
         self.sent_ns = 0
         self.answered_ns = 0
         self.broker_events: BrokerEvents | None = None

@@ -6,6 +6,7 @@ from ottla.client.network cimport Call
 cdef class Node:
     cdef readonly str host
     cdef readonly int port
+    cdef readonly str peer
     cdef readonly object state
     cdef readonly bint was_ready
     cdef public int tries
@@ -24,7 +25,9 @@ cdef class Node:
     cdef object _channel
     cdef object _give_up
     cdef double _deadline_ms
-    cdef object _in_flight
+    cdef list _in_flight
+    cpdef int in_flight(self)
+    cdef object _forget(self, Call call)
     cpdef bint is_ready(self) except -1
     cpdef object send(self, Call call, int version_max=*)
     cdef int _version_of(self, Call call, int version_max) except? -2

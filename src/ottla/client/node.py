@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import cython  # noqa: TC002 - Cython reads the annotations
+import cython
 
 from ottla._version import VERSION
 from ottla.client.network import Call
 from ottla.errors import BrokerUnavailable, KafkaError, NotKafka, codes
 from ottla.protocol.messages.api_18_api_versions import ApiVersionsRequest, ApiVersionsResponse
+
+if cython.compiled:
+    from cython.cimports.ottla.clock import monotonic_ms_of, monotonic_ns_of
+else:
+    from ottla.clock import monotonic_ms_of, monotonic_ns_of
 
 if TYPE_CHECKING:
     from ottla.client.config import ClientConfig
@@ -47,12 +51,19 @@ class NodeState(enum.Enum):
     READY = "ready"
 
 
+_IDLE = cython.declare(object, NodeState.IDLE)
+_CONNECTING = cython.declare(object, NodeState.CONNECTING)
+_HANDSHAKE = cython.declare(object, NodeState.HANDSHAKE)
+_READY = cython.declare(object, NodeState.READY)
+
+
 class Node:
     """One broker.
 
     Attributes:
         host: its name.
         port: its port.
+        peer: what it is connected to, in words for people.
         state: how far the connection is.
         was_ready: whether it was ever reached.
         tries: attempts that failed since it was last reached.
@@ -73,7 +84,8 @@ class Node:
     ) -> None:
         self.host = host
         self.port = port
-        self.state = NodeState.IDLE
+        self.peer = f"{host}:{port}"
+        self.state = _IDLE
         self.was_ready = False
         self.tries = 0
         self.failure: KafkaError | None = None
@@ -91,24 +103,18 @@ class Node:
         self._channel: Channel | None = None
         self._give_up: Callable[[], None] | None = None
         self._deadline_ms = 0.0
-        self._in_flight: deque[Call] = deque()
+        self._in_flight: list[Call] = []
 
     def __repr__(self) -> str:
         return f"<Node {self.host}:{self.port} {self.state.value}>"
 
-    @property
     def in_flight(self) -> int:
-        """How many requests have no answer yet."""
+        """Return how many requests have no answer yet."""
         return len(self._in_flight)
-
-    @property
-    def peer(self) -> str:
-        """What it is connected to, in words for people."""
-        return self._channel.peer if self._channel is not None else f"{self.host}:{self.port}"
 
     def is_ready(self) -> bool:
         """Tell whether requests can be sent; begins to connect where they cannot."""
-        if self.state is NodeState.READY:
+        if self.state is _READY:
             assert self._channel is not None
             if self._in_flight:
                 return True
@@ -116,9 +122,9 @@ class Node:
             if gone is None:
                 return True
             self._failed(gone)
-        now = self._clock.monotonic_ms()
-        if self.state is NodeState.IDLE and now >= self.next_try_ms:
-            self.state = NodeState.CONNECTING
+        now = monotonic_ms_of(self._clock)
+        if self.state is _IDLE and now >= self.next_try_ms:
+            self.state = _CONNECTING
             self._deadline_ms = now + self._startup_timeout_ms
             self._give_up = self._network.connect(self.host, self.port, self)
         return False
@@ -133,13 +139,13 @@ class Node:
     def send(self, call: Call, version_max: cython.int = 0x7FFF) -> None:
         """Send a request to a broker that is ready, in the best version that both sides speak."""
         assert self._channel is not None
-        if self.state is not NodeState.HANDSHAKE:
+        if self.state is not _HANDSHAKE:
             call.version = self._version_of(call, version_max)
             if call.version < 0:
                 name = call.request_class.__name__.removesuffix("Request")
                 call.finish(None, KafkaError(f"the broker {self.peer} does not support {name}"))
                 return
-        call.deadline_ms = self._clock.monotonic_ms() + self._timeout_ms(call)
+        call.deadline_ms = monotonic_ms_of(self._clock) + self._timeout_ms(call)
         self._in_flight.append(call)
         self._channel.send(call)
 
@@ -159,8 +165,9 @@ class Node:
     def connected(self, channel: Channel) -> None:
         """Take the channel, and ask for the versions."""
         self._channel = channel
+        self.peer = channel.peer
         self._give_up = None
-        self.state = NodeState.HANDSHAKE
+        self.state = _HANDSHAKE
         self._ask_versions(_HANDSHAKE_VERSION)
 
     def _ask_versions(self, version: int) -> None:
@@ -187,11 +194,11 @@ class Node:
             return
         if self.tries:
             _LOG.warning("connected to %s after %d tries", self.peer, self.tries + 1)
-        self.state = NodeState.READY
+        self.state = _READY
         self.was_ready = True
         self.tries = 0
         self.failure = None
-        self.connected_ns = self._clock.monotonic_ns()
+        self.connected_ns = monotonic_ns_of(self._clock)
 
     def refused(self, error: BrokerUnavailable) -> None:
         """Take note that it could not be reached."""
@@ -199,17 +206,23 @@ class Node:
 
     def answered(self, call: Call, response: ApiMessage | None) -> None:
         """Give an answer to who asked; None where the call has read it itself."""
-        self._in_flight.remove(call)
+        self._forget(call)
         call.finish(response, None)
 
     def left(self, call: Call) -> None:
         """Tell who sent a request without an answer that it left."""
-        self._in_flight.remove(call)
+        self._forget(call)
         call.finish(None, None)
+
+    def _forget(self, call: Call) -> None:
+        if self._in_flight[0] is call:
+            del self._in_flight[0]
+        else:
+            self._in_flight.remove(call)
 
     def lost(self, error: KafkaError) -> None:
         """Take note that the connection broke."""
-        if self.state is NodeState.HANDSHAKE and not isinstance(error, NotKafka):
+        if self.state is _HANDSHAKE and not isinstance(error, NotKafka):
             error = BrokerUnavailable(
                 f"{self.peer} accepts connections but does not answer as a broker: {error.what}",
                 next_steps=("Give the plain-text port of a Kafka broker.",),
@@ -219,8 +232,8 @@ class Node:
         self._failed(error)
 
     def _failed(self, error: KafkaError) -> None:
-        now = self._clock.monotonic_ms()
-        was_ready = self.state is NodeState.READY
+        now = monotonic_ms_of(self._clock)
+        was_ready = self.state is _READY
         if self.tries == 0:
             self.first_failure_ms = now
         self.tries += 0 if was_ready else 1
@@ -239,8 +252,9 @@ class Node:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        self.state = NodeState.IDLE
-        in_flight, self._in_flight = self._in_flight, deque()
+            self.peer = f"{self.host}:{self.port}"
+        self.state = _IDLE
+        in_flight, self._in_flight = self._in_flight, []
         for call in in_flight:
             call.finish(None, error)
 
@@ -251,12 +265,12 @@ class Node:
 
         Where that time has come and nobody tries it, it is not needed now.
         """
-        is_waiting = self.state is NodeState.IDLE and self.next_try_ms > now_ms
+        is_waiting = self.state is _IDLE and self.next_try_ms > now_ms
         return self.next_try_ms if is_waiting else None
 
     def expire(self, now_ms: float) -> float | None:
         """Give up what is late; returns when to look again, on the monotonic clock, or None."""
-        if self.state is NodeState.CONNECTING:
+        if self.state is _CONNECTING:
             if now_ms < self._deadline_ms:
                 return self._deadline_ms
             self._failed(
@@ -267,13 +281,14 @@ class Node:
                 )
             )
             return None
-        if self.state is NodeState.HANDSHAKE and now_ms >= self._deadline_ms:
+        if self.state is _HANDSHAKE and now_ms >= self._deadline_ms:
             self.lost(KafkaError(f"no answer within {self._startup_timeout_ms / 1000:g} s"))
             return None
         if not self._in_flight:
             return None
-        deadline = self._in_flight[0].deadline_ms
-        if self.state is NodeState.HANDSHAKE:
+        oldest: Call = self._in_flight[0]
+        deadline: cython.double = oldest.deadline_ms
+        if self.state is _HANDSHAKE:
             return min(deadline, self._deadline_ms)
         if now_ms >= deadline:
             late = self._in_flight[0]
@@ -293,7 +308,7 @@ class Node:
         """Tell whether it was never reached, and has been tried for long enough."""
         if self.was_ready or self.failure is None:
             return False
-        if self.state is not NodeState.IDLE and self.tries < GIVE_UP_TRIES:
+        if self.state is not _IDLE and self.tries < GIVE_UP_TRIES:
             return False
         late = now_ms - self.first_failure_ms >= self._startup_timeout_ms
         return self.tries >= GIVE_UP_TRIES or late

@@ -13,6 +13,7 @@ cdef class ProduceCall(Call):
     cdef int _acks
     cdef readonly int request_timeout_ms
     cdef object _make_request(self)
+    cpdef int version_max(self) except -1
     cpdef bint write(self, Writer writer) except -1
     cpdef bint read(self, Reader reader) except -1
     cdef bint _read(self, Reader reader) except -1

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 TOPIC_ID_VERSION = 13
 """The first version that names topics by their ids."""
 
-_FLEXIBLE = cython.declare(cython.int, 9)
+_API_KEY = cython.declare(cython.int, ProduceRequest.API_KEY)
+_FLEXIBLE = cython.declare(cython.int, ProduceRequest.SCHEMA.flexible)
+_RESPONSE_FLEXIBLE = cython.declare(cython.int, ProduceResponse.SCHEMA.flexible)
 _LOG_START = cython.declare(cython.int, 5)
 _RECORD_ERRORS = cython.declare(cython.int, 8)
 _TOPIC_ID = cython.declare(cython.int, TOPIC_ID_VERSION)
@@ -72,6 +74,9 @@ class ProduceCall(Call):
         traced: bool = False,
     ) -> None:
         self._begin(None, ProduceRequest, ProduceResponse)
+        self.api_key = _API_KEY
+        self.flexible_from = _FLEXIBLE
+        self.response_flexible_from = _RESPONSE_FLEXIBLE
         self.done = None
         self.timeout_ms = None
         self.expects_response = acks != 0
@@ -102,11 +107,11 @@ class ProduceCall(Call):
             topic_data=list(topics.values()),
         )
 
-    @property
     def version_max(self) -> int:
-        """The highest version that can be sent: the newer ones want an id of every topic."""
-        if ZERO_UUID in self.topic_ids.values():
-            return TOPIC_ID_VERSION - 1
+        """Return the highest version that can be sent: the newer ones want an id of every topic."""
+        for topic_id in self.topic_ids.values():
+            if topic_id == ZERO_UUID:
+                return TOPIC_ID_VERSION - 1
         return TOPIC_ID_VERSION
 
     def write(self, writer: Writer) -> bool:

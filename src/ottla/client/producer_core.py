@@ -26,8 +26,10 @@ from ottla.errors import (
 
 if cython.compiled:
     from cython.cimports.ottla.client.node import sooner
+    from cython.cimports.ottla.clock import monotonic_ms_of
 else:
     from ottla.client.node import sooner
+    from ottla.clock import monotonic_ms_of
 
 if TYPE_CHECKING:
     from ottla.client.config import ProducerConfig
@@ -103,7 +105,7 @@ class ProducerCore:
 
     def flush(self, timeout: float | None) -> int:
         """See `Producer.flush`."""
-        started = self.clock.monotonic_ms()
+        started = monotonic_ms_of(self.clock)
         in_time = True
         accumulator: Accumulator = self.accumulator
         if accumulator.unknown:
@@ -112,10 +114,11 @@ class ProducerCore:
         batch: Batch
         try:
             if in_time:
-                left = timeout
                 if timeout is not None:
-                    left = timeout - (self.clock.monotonic_ms() - started) / 1000
-                in_time = self.wait(Unfinished(waiting).is_none, left)
+                    timeout_left = timeout - (monotonic_ms_of(self.clock) - started) / 1000
+                    in_time = self.wait(Unfinished(waiting).is_none, timeout_left)
+                else:
+                    in_time = self.wait(Unfinished(waiting).is_none, None)
             for batch in waiting:
                 if batch.error is not None:
                     failed.append(batch)

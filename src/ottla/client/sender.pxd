@@ -1,10 +1,11 @@
 # The C side of sender.py: fields, and what is called without Python's protocol.
 
-from ottla.client.accumulator cimport Accumulator, PartitionQueue
+from ottla.client.accumulator cimport Accumulator
 from ottla.client.delivery cimport Batch
 from ottla.client.cluster cimport Cluster, TopicInfo
 from ottla.client.node cimport Node
 from ottla.client.produce_call cimport ProduceCall
+from ottla.client.queues cimport PartitionQueue, TopicQueue
 
 
 cdef class Sender:
@@ -19,7 +20,6 @@ cdef class Sender:
     cdef bint _asking_identity
     cdef double _next_identity_ms
     cdef object _identity_refusal
-    cdef dict _confirmed
     cdef object _outcomes
     cdef object _known_ms
     cdef double _told_ms
@@ -45,6 +45,7 @@ cdef class Sender:
     cdef bint _is_blocked(self, PartitionQueue queue) except -1
     cdef Batch _next_batch(self, PartitionQueue queue, double now, Py_ssize_t room)
     cdef bint _may_follow(self, PartitionQueue queue, object identity) except -1
+    cdef object _send(self, Node node, list[Batch] batches)
     cdef Batch _build(self, PartitionQueue queue, Batch batch)
     cdef bint _stamp_again(self, PartitionQueue queue, Batch batch) except -1
     cdef object _stored(self, Batch batch, long long base_offset, long long append_time_ms)
@@ -55,4 +56,6 @@ cdef class Sender:
     cpdef object hurry(self, int by)
     cpdef object watch(self)
     cpdef object unwatch(self, list[Batch] batches)
+    cdef object _settle(self, Batch batch, int state, object error)
+    cdef list _watch(self, list[Batch] waiting, list[Batch] reported)
     cpdef long long take_delivered(self) except -1

@@ -32,14 +32,8 @@ from ottla.client.delivery import FAILED, SENT, STORED, Batch
 from ottla.client.network import Call
 from ottla.client.node import NodeState
 from ottla.client.produce_call import ProduceCall
-from ottla.errors import (
-    BrokerError,
-    KafkaError,
-    OutcomeUnknown,
-    Timeout,
-    broker_error,
-    codes,
-)
+from ottla.client.undelivered import no_topic, outcome_unknown, too_late
+from ottla.errors import BrokerError, KafkaError, broker_error, codes
 from ottla.protocol.messages.api_22_init_producer_id import (
     InitProducerIdRequest,
     InitProducerIdResponse,
@@ -47,14 +41,17 @@ from ottla.protocol.messages.api_22_init_producer_id import (
 
 if cython.compiled:
     from cython.cimports.ottla.client.node import sooner
+    from cython.cimports.ottla.clock import monotonic_ms_of, monotonic_ns_of
 else:
     from ottla.client.node import sooner
+    from ottla.clock import monotonic_ms_of, monotonic_ns_of
 
 if TYPE_CHECKING:
-    from ottla.client.accumulator import Accumulator, PartitionQueue
+    from ottla.client.accumulator import Accumulator
     from ottla.client.cluster import Cluster, TopicInfo
     from ottla.client.config import ProducerConfig
     from ottla.client.node import Node
+    from ottla.client.queues import PartitionQueue, TopicQueue
     from ottla.clock import Clock
     from ottla.protocol.messages.api_00_produce import ProduceResponse
 
@@ -87,6 +84,8 @@ class Identity(NamedTuple):
 
 
 NO_IDENTITY = Identity(-1, -1)
+_READY = cython.declare(object, NodeState.READY)
+_STORED = cython.declare(cython.int, STORED)
 
 
 class Sender:
@@ -112,7 +111,6 @@ class Sender:
         self._asking_identity = False
         self._next_identity_ms = 0.0
         self._identity_refusal: KafkaError | None = None
-        self._confirmed: dict[PartitionQueue, tuple[object, int]] = {}
         self._outcomes = threading.Lock()
         self._known_ms: float | None = None
         self._is_idempotent = config.is_idempotent
@@ -131,7 +129,7 @@ class Sender:
 
     def step(self) -> float | None:
         """Do what is due; returns when to look again, on the monotonic clock, or None."""
-        now = self._clock.monotonic_ms()
+        now = monotonic_ms_of(self._clock)
         accumulator = self._accumulator
         if not accumulator.incomplete and not accumulator.unknown:
             return None
@@ -170,7 +168,7 @@ class Sender:
                 late = self._late(topic.room, now)
                 self._finish(self._accumulator.give_up(topic), FAILED, late)
             due = sooner(due, topic.room.created_ms + self._delivery_timeout_ms)
-        if self._known_ms != self._cluster.updated_ms:
+        if self._known_ms is not self._cluster.updated_ms:
             self._known_ms = self._cluster.updated_ms
             for name, known in list(self._accumulator.topics.items()):
                 grown = self._cluster.topics.get(name)
@@ -185,19 +183,12 @@ class Sender:
             return None
         if info.error != codes.UNKNOWN_TOPIC_OR_PARTITION:
             return error
-        return broker_error(
-            info.error,
-            f"there is no topic {name!r}, and the broker does not create it by itself",
-            "The record was NOT stored.",
-            (
-                f"Create it:             ottla topics create {name}",
-                "Or let the broker do:  auto.create.topics.enable=true",
-            ),
-        )
+        return no_topic(info.error, name)
 
     def _expire(self, now: float) -> float | None:
         """Fail what has waited for longer than the user allows."""
         timeout: cython.double = self._delivery_timeout_ms
+        oldest: Batch | None
         while (oldest := self._accumulator.oldest()) is not None:
             if oldest.created_ms + timeout > now:
                 return oldest.created_ms + timeout
@@ -219,36 +210,19 @@ class Sender:
         self._renew_identity()
 
     def _late(self, batch: Batch, now: float) -> KafkaError:
-        seconds = (now - batch.created_ms) / 1000
         node = self._cluster.leader_of(batch.topic, batch.partition)
         failures = [each.failure for each in self._cluster.all_nodes() if each.failure is not None]
         cause = batch.refusal or self._identity_refusal
         if cause is None and node is not None:
             cause = node.failure
-        cause = cause or (failures[-1] if failures else None)
-        reason = f": {cause.what}" if cause is not None else ""
-        error = Timeout(
-            f"a record to {batch.topic!r} could not be sent for {seconds:.1f} s{reason}",
-            "It was NOT stored.",
-            ("Check the broker, or allow more time with delivery_timeout_ms.",),
-        )
-        error.__cause__ = cause
-        return error
-
-    def _unknown(self, batch: Batch) -> OutcomeUnknown:
-        times = "once" if batch.attempts == 1 else f"{batch.attempts} times"
-        reason = "" if batch.refusal is None else f": {batch.refusal.what}"
-        return OutcomeUnknown(
-            f"a record to {batch.topic!r} was sent {times} and never confirmed{reason}",
-            "It may or may not be stored.",
-            ("Read the topic to find out before it is sent again.",),
-        )
+        return too_late(batch, now, cause or (failures[-1] if failures else None))
 
     def _late_or_unknown(self, batch: Batch, now: float) -> KafkaError:
-        return self._unknown(batch) if batch.unanswered else self._late(batch, now)
+        return outcome_unknown(batch) if batch.unanswered else self._late(batch, now)
 
     def _queue_of(self, batch: Batch) -> PartitionQueue:
-        queue: PartitionQueue = self._accumulator.topics[batch.topic].queues[batch.partition]
+        topic: TopicQueue = self._accumulator.topics[batch.topic]
+        queue: PartitionQueue = topic.queues[batch.partition]
         return queue
 
     def _forget(self, queue: PartitionQueue, batch: Batch) -> None:
@@ -264,7 +238,7 @@ class Sender:
             self._finish(self._accumulator.give_up(topic), FAILED, error)
         for batch in list(self._accumulator.incomplete):
             self._forget(self._queue_of(batch), batch)
-            self._finish(batch, FAILED, self._unknown(batch) if batch.unanswered else error)
+            self._finish(batch, FAILED, outcome_unknown(batch) if batch.unanswered else error)
 
     # -- the producer id
 
@@ -285,7 +259,7 @@ class Sender:
         self, response: InitProducerIdResponse | None, error: KafkaError | None
     ) -> None:
         self._asking_identity = False
-        self._next_identity_ms = self._clock.monotonic_ms() + self._config.retry_backoff_ms
+        self._next_identity_ms = monotonic_ms_of(self._clock) + self._config.retry_backoff_ms
         if response is None:
             return
         if response.error_code == codes.NONE:
@@ -341,8 +315,8 @@ class Sender:
 
     def _send_one_ready(self, now: cython.double) -> float | None:
         """Send from the only partition that is ready, as `_send_ready` does from many."""
-        queue: PartitionQueue = next(iter(self._accumulator.ready))
-        waits = self._waits_until(queue, now)
+        queue: PartitionQueue = self._accumulator.first_ready()
+        waits: cython.double = self._waits_until(queue, now)
         if waits > now:
             if queue.retries:
                 return waits
@@ -355,13 +329,14 @@ class Sender:
 
     def _room_of(self, node: Node) -> int:
         """Return how many bytes may be under way to a broker besides what is."""
-        free: cython.Py_ssize_t = self._in_flight_max - node.in_flight
+        free: cython.Py_ssize_t = self._in_flight_max - node.in_flight()
         return max(free, 0) * self._request_size_max
 
     def _waits_until(self, queue: PartitionQueue, now: float) -> float:
+        batch: Batch | None = queue.open
         if queue.retries:
-            return queue.retries[0].next_try_ms
-        batch = queue.open
+            batch = queue.retries[0]
+            return batch.next_try_ms
         if queue.closed:
             return now
         if batch is None:
@@ -378,7 +353,7 @@ class Sender:
             info = self._cluster.topics[queue.topic]
             if info.error == codes.NONE or not info.leaders:
                 return None
-            problem_of_topic = self._topic_problem(queue.topic, self._clock.monotonic_ms())
+            problem_of_topic = self._topic_problem(queue.topic, monotonic_ms_of(self._clock))
             if problem_of_topic is not None:
                 self._fail_queue(queue, problem_of_topic)
         elif problem is not None:
@@ -390,13 +365,15 @@ class Sender:
         self._accumulator.close_open(queue)
         for batch in [*queue.retries, *queue.closed]:
             self._forget(queue, batch)
-            self._finish(batch, FAILED, self._unknown(batch) if batch.unanswered else error)
+            self._finish(batch, FAILED, outcome_unknown(batch) if batch.unanswered else error)
 
     def _send_to(self, node: Node, queues: list[PartitionQueue], now: float) -> None:
         served: set[PartitionQueue] = set()
         queue: PartitionQueue
         batch: Batch | None
-        while node.in_flight < self._in_flight_max and node.state is NodeState.READY:
+        size: cython.Py_ssize_t
+        batches: list[Batch]
+        while node.in_flight() < self._in_flight_max and node.state is _READY:
             batches, size = [], 0
             for queue in queues:
                 batch = self._next_batch(queue, now, self._request_size_max - size)
@@ -449,11 +426,11 @@ class Sender:
         if not self._may_follow(queue, queue.identity):
             return None
         if not queue.closed:
-            if queue.open is None or self._waits_until(queue, now) > now:
+            opened: Batch | None = queue.open
+            if opened is None or self._waits_until(queue, now) > now or opened.builder.size > room:
                 return None
-            self._accumulator.close_open(queue)
-        if not queue.closed:
-            return None
+            opened = self._accumulator.take_open(queue)
+            return None if opened is None else self._build(queue, opened)
         batch = queue.closed[0]
         if batch.is_packing or batch.builder.size > room:
             return None
@@ -463,9 +440,10 @@ class Sender:
         """Tell whether a batch may be sent while others of its partition are under way."""
         if not queue.in_flight or self._identity is NO_IDENTITY:
             return True
-        last = queue.in_flight[-1]
-        confirmed = self._confirmed.get(queue)
-        return identity is last.identity and confirmed == (identity, last.times.connected)
+        last: Batch = queue.in_flight[-1]
+        if identity is None or identity is not last.identity:
+            return False
+        return queue.confirmed_identity is identity and queue.confirmed_ns == last.times.connected
 
     def _build(self, queue: PartitionQueue, batch: Batch) -> Batch:
         identity: Identity = queue.identity
@@ -513,7 +491,7 @@ class Sender:
             self._answered,
             self._traced,
         )
-        node.send(call, call.version_max)
+        node.send(call, call.version_max())
         for batch in batches:
             batch.times.sent = call.sent_ns
 
@@ -527,7 +505,7 @@ class Sender:
         for batch in batches:
             batch.times.answered = call.answered_ns
             batch.times.broker_events = call.broker_events
-            in_flight = self._queue_of(batch).in_flight
+            in_flight: list[Batch] = self._queue_of(batch).in_flight
             if batch in in_flight:
                 in_flight.remove(batch)
         if error is not None:
@@ -550,7 +528,9 @@ class Sender:
     ) -> None:
         """Take note where the broker says that a batch is stored."""
         if not batch.is_done:
-            self._confirmed[self._queue_of(batch)] = (batch.identity, batch.times.connected)
+            queue = self._queue_of(batch)
+            queue.confirmed_identity = batch.identity
+            queue.confirmed_ns = batch.times.connected
             batch.base_offset = base_offset
             batch.append_time_ms = append_time_ms
             self._finish(batch, STORED)
@@ -607,24 +587,24 @@ class Sender:
 
     def _tell(self, error: KafkaError) -> None:
         """Show that the broker refuses, and that it is asked again."""
-        now = self._clock.monotonic_ms()
+        now = monotonic_ms_of(self._clock)
         if now - self._told_ms >= _STILL_TRYING_EVERY_MS:
             self._told_ms = now
             _LOG.warning("%s; trying again", error.what)
 
     def _retry_all(self, batches: Iterable[Batch], error: KafkaError) -> None:
         """Have batches sent again, in front of everything newer and in the order of their age."""
-        now = self._clock.monotonic_ms()
+        now = monotonic_ms_of(self._clock)
         for batch in batches:
             if batch.is_done:
                 continue
             if self._config.required_acks == 0:
-                self._finish(batch, FAILED, self._unknown(batch))
+                self._finish(batch, FAILED, outcome_unknown(batch))
                 continue
             if not self._config.is_idempotent and not isinstance(error, BrokerError):
                 _LOG.warning("records to %s may be stored twice: %s", batch.topic, error.what)
             queue = self._queue_of(batch)
-            self._confirmed.pop(queue, None)
+            queue.confirmed_identity = None
             batch.next_try_ms = now + self._config.retry_backoff_ms
             retries = [*queue.retries, batch]
             retries.sort(key=lambda each: each.created_ms)
@@ -633,21 +613,27 @@ class Sender:
 
     def _finish(self, batch: Batch, state: cython.int, error: KafkaError | None = None) -> None:
         """Settle the outcome of a batch."""
-        batch.times.ended = self._clock.monotonic_ns()
-        count: cython.longlong = batch.count
-        with self._outcomes:
-            batch.error = error
-            batch.state = state
-            if state == STORED:
-                self.delivered += count
-            elif not batch.watched:
-                self.unreported.append(batch)
+        batch.times.ended = monotonic_ns_of(self._clock)
+        if cython.compiled:  # the GIL lets nobody come in between, here and below
+            self._settle(batch, state, error)
+        else:
+            with self._outcomes:
+                self._settle(batch, state, error)
         self._accumulator.complete(batch)
-        for callback, delivery in batch.take_callbacks():
-            try:
-                callback(delivery)
-            except Exception:
-                _LOG.exception("a delivery callback failed")
+        if batch.has_callbacks():
+            for callback, delivery in batch.take_callbacks():
+                try:
+                    callback(delivery)
+                except Exception:
+                    _LOG.exception("a delivery callback failed")
+
+    def _settle(self, batch: Batch, state: cython.int, error: KafkaError | None) -> None:
+        batch.error = error
+        batch.state = state
+        if state == _STORED:
+            self.delivered += batch.builder.count
+        elif not batch.watched:
+            self.unreported.append(batch)
 
     def abandon(self, error: KafkaError) -> None:
         """Fail everything that is left: nothing will be sent any more."""
@@ -657,7 +643,7 @@ class Sender:
 
     def hurry(self, by: cython.int) -> None:
         """Take note that somebody waits, by 1, or does not any more, by -1."""
-        if cython.compiled:  # the GIL lets nobody come in between, here and below
+        if cython.compiled:
             self.flushing += by
             return
         with self._outcomes:
@@ -665,12 +651,23 @@ class Sender:
 
     def watch(self) -> tuple[list[Batch], list[Batch]]:
         """Begin a flush: returns the batches that it waits for, and those that failed before."""
-        with self._outcomes:
-            waiting = list(self._accumulator.incomplete)
-            for batch in waiting:
-                batch.watched += 1
-            failed, self.unreported = self.unreported, []
+        waiting: list[Batch] = []
+        reported: list[Batch] = []
+        if cython.compiled:
+            failed = self._watch(waiting, reported)
+        else:
+            with self._outcomes:
+                failed = self._watch(waiting, reported)
         return waiting, failed
+
+    def _watch(self, waiting: list[Batch], reported: list[Batch]) -> list[Batch]:
+        batch: Batch
+        for batch in self._accumulator.incomplete:
+            batch.watched += 1
+            waiting.append(batch)
+        failed = self.unreported
+        self.unreported = reported
+        return failed
 
     def unwatch(self, batches: list[Batch]) -> None:
         """End a flush."""

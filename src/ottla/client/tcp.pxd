@@ -2,7 +2,9 @@
 
 from ottla.client.network cimport Call
 from ottla.client.produce_call cimport ProduceCall
+from ottla.client.sockets cimport Socket, Sockets, Watch
 from ottla.wire.cursor cimport Reader, Writer
+from ottla.wire.framing cimport FrameBuffer
 
 
 cdef class TcpNetwork:
@@ -10,8 +12,7 @@ cdef class TcpNetwork:
     cdef readonly str address
     cdef readonly bytes client_id
     cdef readonly object clock
-    cdef object _poll
-    cdef dict _watched
+    cdef Sockets _sockets
     cdef object _posted
     cdef object _inbox
     cdef object _bell
@@ -21,14 +22,14 @@ cdef class TcpChannel:
     cdef readonly str peer
     cdef TcpNetwork _network
     cdef object _sock
+    cdef Socket _socket
     cdef object _listener
-    cdef object _frames
-    cdef object _waiting
+    cdef FrameBuffer _frames
+    cdef list _waiting
     cdef list _outbox
     cdef object _unsent
     cdef int _correlation_id
     cdef bint _open
-    cdef object _arrived
     cpdef object send(self, Call call)
     cdef object _write_header(self, Writer writer, Call call)
     cdef object _send_one(self, object part)

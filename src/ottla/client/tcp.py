@@ -10,16 +10,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import cython  # noqa: TC002 - Cython reads the annotations
+import cython
 
 from ottla.client.produce_call import ProduceCall
+from ottla.client.sockets import READABLE, WRITABLE, Socket, Sockets
 from ottla.errors import BrokerUnavailable, DecodeError, KafkaError, NotKafka
 from ottla.protocol.broker_events import read_events, write_question
 from ottla.protocol.codec import decode_from, encode_to
@@ -27,27 +27,24 @@ from ottla.protocol.messages.api_18_api_versions import ApiVersionsResponse
 from ottla.wire.cursor import Reader, Writer
 from ottla.wire.framing import FrameBuffer, FrameError
 
+if cython.compiled:
+    from cython.cimports.ottla.clock import monotonic_ns_of
+else:
+    from ottla.clock import monotonic_ns_of
+
 if TYPE_CHECKING:
     from ottla.client.network import Call, Listener
+    from ottla.client.sockets import Ready, Watch
     from ottla.clock import Clock
     from ottla.wire import Buffer
 
 FRAME_BYTES_MAX = 300 * 1024 * 1024
 """The largest response. What HTTP and TLS say first would be the size of a larger one."""
 
-READABLE, WRITABLE = select.POLLIN, select.POLLOUT
 _BUFFERS_MAX = 512
 _CLOSED = "the other side closed it"
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN)
 _LITERALS = ("localhost", "")
-
-
-class _Ready(Protocol):
-    """Who is told that a socket is ready."""
-
-    def ready(self, events: int) -> None:
-        """Go on: the socket can be read or written."""
-        ...
 
 
 class TcpNetwork:
@@ -64,8 +61,7 @@ class TcpNetwork:
         self.address = ",".join(f"{host}:{port}" for host, port in bootstrap)
         self.client_id = client_id.encode()
         self.clock = clock
-        self._poll = select.poll()
-        self._watched: dict[int, tuple[socket.socket, _Ready]] = {}
+        self._sockets = Sockets()
         self._posted: deque[Callable[[], None]] = deque()
         self._inbox, self._bell = socket.socketpair()
         self._inbox.setblocking(False)
@@ -76,12 +72,11 @@ class TcpNetwork:
         return _Dial(self, host, port, listener).give_up
 
     def poll(self, timeout_s: float) -> None:
-        arrived = self._poll.poll(max(timeout_s, 0.0) * 1000)
-        found = [(self._watched.get(number), number, events) for number, events in arrived]
-        for watched, number, events in found:
+        watch: Watch
+        for watch, events in self._sockets.wait(timeout_s):
             # What is handed over may close another socket, and open one with its number.
-            if watched is not None and self._watched.get(number) is watched:
-                watched[1].ready(events)
+            if not watch.is_over:
+                watch.what.ready(events)
         while self._posted:
             self._posted.popleft()()
 
@@ -100,22 +95,16 @@ class TcpNetwork:
         self._posted.append(action)
         self.wake()
 
-    def watch(self, sock: socket.socket, events: int, what: _Ready) -> None:
+    def watch(self, sock: socket.socket, events: int, what: Ready) -> None:
         """Tell `what` when a socket can be read or written."""
-        number = sock.fileno()
-        self._poll.register(number, events)
-        self._watched[number] = sock, what
+        self._sockets.watch(sock, events, what)
 
     def forget(self, sock: socket.socket) -> None:
         """Close a socket."""
-        number = sock.fileno()
-        if self._watched.pop(number, None) is not None:
-            self._poll.unregister(number)
-        sock.close()
+        self._sockets.forget(sock)
 
     def close(self) -> None:
-        for sock, _ in list(self._watched.values()):
-            self.forget(sock)
+        self._sockets.forget_all()
         self._bell.close()
 
 
@@ -246,15 +235,14 @@ class TcpChannel:
         self.peer = peer
         self._network = network
         self._sock = sock
+        self._socket = Socket(sock)
         self._listener = listener
         self._frames = FrameBuffer(FRAME_BYTES_MAX, reuse=False)
-        self._waiting: deque[tuple[int, Call]] = deque()
+        self._waiting: list[Call] = []
         self._outbox: list[memoryview] = []
         self._unsent: deque[Call] = deque()
         self._correlation_id = 0
         self._open = True
-        self._arrived = select.poll()
-        self._arrived.register(sock, READABLE)
         network.watch(sock, READABLE, self)
 
     def send(self, call: Call) -> None:
@@ -265,9 +253,9 @@ class TcpChannel:
         if produce is None or not produce.write(writer):
             encode_to(writer, call.request, call.version)
         parts: list[Buffer] = writer.framed()
-        call.sent_ns = self._network.clock.monotonic_ns()
+        call.sent_ns = monotonic_ns_of(self._network.clock)
         if call.expects_response:
-            self._waiting.append((self._correlation_id, call))
+            self._waiting.append(call)
         else:
             self._unsent.append(call)
         was_idle = not self._outbox
@@ -281,38 +269,33 @@ class TcpChannel:
 
     def _send_one(self, part: Buffer) -> None:
         """Send a request that is one piece, where nothing waits before it."""
-        sent: cython.Py_ssize_t = 0
         try:
-            sent = self._sock.send(part)
-        except BlockingIOError:
-            pass  # it takes nothing now
+            sent: cython.Py_ssize_t = self._socket.send(part)
         except OSError as error:
             self._lose(error)
             return
         if sent < len(part):
-            self._outbox.append(memoryview(part)[sent:])
+            self._outbox.append(memoryview(part)[max(sent, 0) :])
             self._flush()
 
     def why_gone(self) -> KafkaError | None:
-        if not self._arrived.poll(0):
-            return None
         try:
-            waiting = self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return None
+            waiting: cython.Py_ssize_t = self._socket.peek()
         except OSError as error:
             return _lost(self.peer, error.strerror or str(error))
         return None if waiting else _lost(self.peer, _CLOSED)
 
     def _write_header(self, writer: Writer, call: Call) -> None:
         """Write a request header: v2 where the version is flexible, else v1."""
+        client_id: bytes = self._network.client_id
         self._correlation_id = (self._correlation_id + 1) & 0x7FFFFFFF
-        writer.int16(call.request_class.API_KEY)
+        call.correlation_id = self._correlation_id
+        writer.int16(call.api_key)
         writer.int16(call.version)
-        writer.int32(self._correlation_id)
-        writer.int16(len(self._network.client_id))
-        writer.raw(self._network.client_id)
-        if call.version >= call.request_class.SCHEMA.flexible:
+        writer.int32(call.correlation_id)
+        writer.int16(len(client_id))
+        writer.raw(client_id)
+        if call.version >= call.flexible_from:
             if call.traced:
                 write_question(writer, asked=True)
             else:
@@ -353,12 +336,11 @@ class TcpChannel:
         if not events & ~WRITABLE:  # an error or an end is told by reading
             return
         try:
-            room = self._frames.room()
-            size = self._sock.recv_into(room)
-        except BlockingIOError:
-            return
+            size: cython.Py_ssize_t = self._socket.receive(self._frames.room())
         except OSError as error:
             self._broken(_lost(self.peer, error.strerror or str(error)))
+            return
+        if size < 0:  # nothing has arrived
             return
         if size == 0:
             self._broken(_lost(self.peer, _CLOSED))
@@ -374,16 +356,18 @@ class TcpChannel:
 
     def _answer(self, frame: memoryview) -> None:
         reader: Reader = Reader(frame)
-        correlation_id = reader.int32()
-        if not self._waiting or self._waiting[0][0] != correlation_id:
+        correlation_id: cython.int = reader.int32()
+        call: Call | None = self._waiting[0] if self._waiting else None
+        if call is None or call.correlation_id != correlation_id:
             raise DecodeError(f"it answers request {correlation_id}, which was not asked")
-        call: Call = self._waiting.popleft()[1]
-        call.answered_ns = self._network.clock.monotonic_ns()
-        version, response_class = call.version, call.response_class
+        del self._waiting[0]
+        call.answered_ns = monotonic_ns_of(self._network.clock)
+        version: cython.int = call.version
+        response_class = call.response_class
         if response_class is ApiVersionsResponse:
             version = _version_of_answer(frame, version)
-        elif version >= response_class.SCHEMA.flexible:
-            before = reader.position
+        elif version >= call.response_flexible_from:
+            before: cython.Py_ssize_t = reader.position
             if reader.uvarint() != 0:
                 reader.position = before
                 call.broker_events = read_events(reader)

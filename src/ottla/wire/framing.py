@@ -46,7 +46,6 @@ class FrameError(RemoteProtocolError):
         self.head = head
 
 
-@cython.cclass
 class FrameBuffer:
     """Turns received bytes into frames.
 
@@ -57,20 +56,10 @@ class FrameBuffer:
             whose records are read later): then it is used again when nobody has a view of it.
     """
 
-    _chunk: bytearray
-    _lent: memoryview | None
-    _memory: Memory | None
-    _start: cython.Py_ssize_t
-    _end: cython.Py_ssize_t
-    _limit: cython.Py_ssize_t
-    _room: cython.Py_ssize_t
-    _frame_bytes_max: cython.longlong
-    _reuse: cython.bint
-
     def __init__(self, frame_bytes_max: int, reuse: bool) -> None:
         self._chunk = bytearray()
-        self._lent = None
-        self._memory = None if reuse else Memory(LENT_BYTES_MAX)
+        self._lent: memoryview | None = None
+        self._memory: Memory | None = None if reuse else Memory(LENT_BYTES_MAX)
         self._start = 0
         self._end = 0
         self._limit = 0
@@ -107,16 +96,14 @@ class FrameBuffer:
                 self._replace(max(min(needed, 2 * pending), pending + self._room), pending)
         return memoryview(self._chunk)[self._end : self._limit]
 
-    @cython.cfunc
-    def _wanted(self) -> cython.Py_ssize_t:
+    def _wanted(self) -> int:
         """Return how much room must be left for an empty chunk to be used on.
 
         Small frames get what is left of it; of large ones each is to arrive as a whole.
         """
         return ROOM_BYTES_LEFT if self._room <= ROOM_BYTES_MIN else self._room
 
-    @cython.cfunc
-    def _replace(self, size: cython.Py_ssize_t, pending: cython.Py_ssize_t) -> object:
+    def _replace(self, size: cython.Py_ssize_t, pending: cython.Py_ssize_t) -> None:
         """Go on in a new chunk; views of the old one stay valid."""
         chunk: bytearray
         if self._memory is None:
@@ -131,7 +118,6 @@ class FrameBuffer:
         self._limit = size
         self._start = 0
         self._end = pending
-        return None
 
     def received(self, size: cython.Py_ssize_t) -> None:
         """Tell that `size` bytes were received into the last `room`."""
@@ -174,8 +160,7 @@ class FrameBuffer:
         self._start = start + size
         return memoryview(self._chunk)[start : self._start]
 
-    @cython.cfunc
-    def _announced(self) -> cython.longlong:
+    def _announced(self) -> int:
         start: cython.Py_ssize_t = self._start
         size: cython.longlong = 0
         for index in range(start, start + 4):
