@@ -7,6 +7,18 @@ cdef extern from "Python.h":
     void PyObject_GC_Track(object)
     void PyObject_GC_UnTrack(object)
     Py_ssize_t Py_REFCNT(object)
+    object PyObject_GenericGetAttr(object, object)
+
+
+cdef extern from *:
+    """
+    /* Has a class find the attributes of its objects with a function. */
+    static CYTHON_INLINE void ottla_find_attributes_with(PyObject *type, getattrofunc find) {
+        ((PyTypeObject *)type)->tp_getattro = find;
+        PyType_Modified((PyTypeObject *)type);
+    }
+    """
+    void find_attributes_with "ottla_find_attributes_with"(object, object (*)(object, object))
 
 
 # What Bytes holds is a buffer in a structure of its own, and no object: so the garbage collector
@@ -53,6 +65,7 @@ cdef class Record:
     cdef public int _value_size
     cdef int _headers_start
     cdef int _end
+    cdef object _read_value(self)
 
 
 cdef list _read_headers(Bytes source, Py_ssize_t start, Py_ssize_t end)

@@ -181,6 +181,9 @@ class Record:
     @property
     def value(self) -> Any:
         """The value, as bytes where no deserializer made something else of it; None for none."""
+        return self._read_value()
+
+    def _read_value(self) -> Any:
         if self._value_size >= 0:
             self._value = self._lot.source.slice(self._value_start, self._value_size)
             self._value_size = -1
@@ -223,6 +226,23 @@ class Record:
         )
 
     __hash__ = None  # type: ignore[assignment]  # values are compared, so not hashable
+
+
+_VALUE = cython.declare(str, "value")
+
+
+@cython.cfunc
+def _attribute(record: object, name: object) -> object:
+    """Find an attribute of a record: its value without the search that the others take."""
+    if cython.compiled:
+        if name is _VALUE and type(record) is Record:
+            return cython.cast(Record, record)._read_value()
+        return PyObject_GenericGetAttr(record, name)  # noqa: F821 - record.pxd has it
+    return getattr(record, str(name))
+
+
+if cython.compiled:
+    find_attributes_with(Record, _attribute)  # noqa: F821 - record.pxd has it
 
 
 def read_headers(data: Buffer) -> list[Header]:
