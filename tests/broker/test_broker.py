@@ -16,8 +16,8 @@ from ottla import Broker, Producer
 from ottla.broker.broker import parse_address
 from ottla.broker.caller import Caller
 from ottla.broker.requests import Context, Pending, Reply
-from ottla.errors import Closed, ConfigError, StorageError, StoreInUse, codes
-from ottla.log.group_commit import Round
+from ottla.errors import Closed, ConfigError, StoreInUse, codes
+from ottla.log.memory_files import MemoryFile
 from ottla.protocol.message import ApiMessage
 from ottla.protocol.messages.api_00_produce import ProduceResponse
 from ottla.protocol.messages.api_01_fetch import FetchResponse
@@ -190,22 +190,21 @@ def test_a_sync_that_was_interrupted_is_done_again_and_nobody_waits_for_ever(
         reply = caller.handle(request, 12, Context())
         assert isinstance(reply, Pending)
         synced: list[str] = []
+        really = MemoryFile.begin_sync
 
-        def interrupted() -> StorageError | None:
-            synced.append("again" if synced else "interrupted")
-            if synced == ["interrupted"]:
-                raise KeyboardInterrupt
-            return None
+        def begin_sync(file: MemoryFile) -> Callable[[], None]:
+            sync = really(file)
 
-        def begin(commit_begin: Callable[[], Round | None]) -> Round | None:
-            begun = commit_begin()
-            if begun is not None:
-                begun.parts[0] = interrupted
-            return begun
+            def interrupted() -> None:
+                synced.append("again" if synced else "interrupted")
+                if synced == ["interrupted"]:
+                    raise KeyboardInterrupt
+                sync()
 
-        commit_begin = broker.engine.commit.begin
+            return interrupted
+
         with monkeypatch.context() as patch:
-            patch.setattr(broker.engine.commit, "begin", lambda: begin(commit_begin))
+            patch.setattr(MemoryFile, "begin_sync", begin_sync)
             with pytest.raises(KeyboardInterrupt):
                 caller.drive(0)
         assert synced == ["interrupted", "again"]

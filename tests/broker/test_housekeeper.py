@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,8 @@ from ottla.client.admin import Admin
 from ottla.errors import DiskFull, KafkaError, StorageError
 from ottla.log.files import OsFile, OsFiles
 from ottla.log.partition_log import PartitionLog
+from ottla.wire import Buffer
+from tests.log.opening import open_as
 from tests.log.writing import values_of
 
 PATIENCE_S = 60.0
@@ -91,19 +93,19 @@ def test_no_round_of_syncs_waits_for_what_nobody_waits_for(
 ) -> None:
     """What was appended with durability `os` is written back before the round."""
     in_a_round = []
-    begin_sync = OsFile.begin_sync
 
-    def noting(file: OsFile) -> Callable[[], None]:
-        sync = begin_sync(file)
+    class Noting(OsFile):
+        def begin_sync(self) -> Callable[[], None]:
+            sync = super().begin_sync()
 
-        def run() -> None:
-            if file.path.endswith("t-0/00000000000000000000.log"):
-                in_a_round.append(broker.engine.commit.is_running)
-            sync()
+            def run() -> None:
+                if self.path.endswith("t-0/00000000000000000000.log"):
+                    in_a_round.append(broker.engine.commit.is_running)
+                sync()
 
-        return run
+            return run
 
-    monkeypatch.setattr(OsFile, "begin_sync", noting)
+    open_as(monkeypatch, Noting)
     monkeypatch.setattr(engine_module, "UNCHECKED_BYTES_MAX", 1000)
     with Broker(store, durability="os") as broker, Producer(broker) as producer:
         producer.send("t", bytes(2000)).result(PATIENCE_S)
@@ -114,19 +116,18 @@ def test_no_round_of_syncs_waits_for_what_nobody_waits_for(
 def test_a_log_that_cannot_be_written_back_takes_nothing_more(
     store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    begin_sync = OsFile.begin_sync
+    class Failing(OsFile):
+        def begin_sync(self) -> Callable[[], None]:
+            sync = super().begin_sync()
 
-    def failing(file: OsFile) -> Callable[[], None]:
-        sync = begin_sync(file)
+            def run() -> None:
+                if self.path.endswith("t-0/00000000000000000000.log"):
+                    raise StorageError(f"syncing {self.path} failed: Input/output error")
+                sync()
 
-        def run() -> None:
-            if file.path.endswith("t-0/00000000000000000000.log"):
-                raise StorageError(f"syncing {file.path} failed: Input/output error")
-            sync()
+            return run
 
-        return run
-
-    monkeypatch.setattr(OsFile, "begin_sync", failing)
+    open_as(monkeypatch, Failing)
     monkeypatch.setattr(engine_module, "UNCHECKED_BYTES_MAX", 1000)
     with Broker(store, durability="os") as broker, Producer(broker) as producer:
         producer.send("t", bytes(2000)).result(PATIENCE_S)
@@ -209,19 +210,20 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_full = False
-        append, reserve = OsFile.append, OsFiles.reserve
+        disk, reserve = self, OsFiles.reserve
 
-        def append_or_fail(file: OsFile, buffers: list[bytes]) -> None:
-            if self.is_full and "/t-" in file.path:
-                raise DiskFull(f"no space left while writing to {file.path}")
-            append(file, buffers)
+        class Filling(OsFile):
+            def append(self, buffers: Sequence[Buffer]) -> None:
+                if disk.is_full and "/t-" in self.path:
+                    raise DiskFull(f"no space left while writing to {self.path}")
+                super().append(buffers)
 
         def reserve_or_fail(files: OsFiles, path: str, size: int) -> None:
             if self.is_full:
                 raise DiskFull(f"no space left while writing to {path}")
             reserve(files, path, size)
 
-        monkeypatch.setattr(OsFile, "append", append_or_fail)
+        open_as(monkeypatch, Filling)
         monkeypatch.setattr(OsFiles, "reserve", reserve_or_fail)
 
 

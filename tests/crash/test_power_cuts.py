@@ -14,15 +14,17 @@ from tests.crash.kills import QUIET
 from tests.crash.power_cuts import CYCLES_SHORT, FILE_SYSTEMS, PowerCuts, image_in, why_not
 
 WITHOUT_SYNCS = """
-from ottla.log.files import OsFile
+import os
 
-begin_sync = OsFile.begin_sync
+from ottla.log import files
 
-def begin_none(file):
-    begun = begin_sync(file)
-    return begun if "__cluster_metadata" in file.path else lambda: None
+sync_data = files.sync_data
 
-OsFile.begin_sync = begin_none
+def sync_metadata(descriptor):
+    if "__cluster_metadata" in os.readlink(f"/proc/self/fd/{descriptor}"):
+        sync_data(descriptor)
+
+files.sync_data = sync_metadata
 from ottla.cli.main import main
 main()
 """

@@ -14,6 +14,7 @@ from ottla.log.memory_files import MemoryFiles
 from ottla.log.partition_log import PartitionLog
 from ottla.log.producer_state import Duplicate, ProducerState
 from ottla.records.batch import iterate_records, read_header
+from tests.log.opening import open_as
 from tests.log.writing import TOPIC_ID, append, batch, new_log, open_log, save, sync, values_of
 
 LOG = "root/t-0/00000000000000000000.log"
@@ -544,12 +545,12 @@ def test_what_is_checked_after_a_crash_is_read_from_the_disk(
 ) -> None:
     forgotten: list[tuple[str, int]] = []
 
-    def forget_cached(file: OsFile, position: int) -> None:
-        forgotten.append((file.path, position))
-        really(file, position)
+    class Noting(OsFile):
+        def forget_cached(self, position: int) -> None:
+            forgotten.append((self.path, position))
+            super().forget_cached(position)
 
-    really = OsFile.forget_cached
-    monkeypatch.setattr(OsFile, "forget_cached", forget_cached)
+    open_as(monkeypatch, Noting)
     for recovery_point in (None, 0):
         log = PartitionLog.open(
             OsFiles(),

@@ -2,13 +2,14 @@
 
 from ottla.broker.appending cimport Storing
 from ottla.broker.waits cimport Waits
+from ottla.log.group_commit cimport GroupCommit, Round
 
 
 cdef class Caller:
     cdef object _broker
     cdef object _engine
     cdef object _lock
-    cdef object _commit
+    cdef GroupCommit _commit
     cdef Waits _waits
     cdef object _woken
     cdef bint _is_idle
@@ -21,8 +22,8 @@ cdef class Caller:
         self, object topic, int partition, object records, int version, double timeout_ms
     )
     cpdef object drive(self, double timeout_s)
-    cdef object _begin(self)
-    cdef object _run(self, object running)
+    cdef Round _begin(self)
+    cdef object _run(self, Round running)
     cdef object _expire(self)
     cdef object _wait(self, double timeout_s)
     cpdef object give_turn(self)

@@ -26,6 +26,7 @@ from ottla.protocol.messages.api_00_produce import ProduceRequest
 if cython.compiled:
     from cython.cimports.ottla.broker.appending import Storing, append_usual
     from cython.cimports.ottla.broker.requests import Pending
+    from cython.cimports.ottla.log.group_commit import Round
 else:
     from ottla.broker.appending import append_usual
     from ottla.broker.requests import Pending
@@ -152,8 +153,7 @@ class Caller:
         self._run(running)
 
     def _begin(self) -> Round | None:
-        begun: Round | None = None if self._broker.is_closed else self._commit.begin()
-        return begun
+        return None if self._broker.is_closed else self._commit.begin()
 
     def _run(self, running: Round) -> None:
         errors: list[StorageError | None] = []

@@ -5,6 +5,9 @@ memory. What differs between systems stands here: `fdatasync` (macOS needs F_FUL
 only fsync), the sync of directories (which Windows does not have), and locks.
 
 Descriptors are bounded: an open `File` holds one only while it is among the last used ones.
+
+It is compiled for the one write and the one sync that a lone `send` + `flush` makes: what comes
+behind a sync finds cold caches, so that each line of the interpreter counts twice.
 """
 
 from __future__ import annotations
@@ -17,7 +20,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import cython
+
 from ottla.errors import DiskFull, StorageError, StoreInUse, StoreUnusable
+
+if cython.compiled:
+    from cython.cimports.cpython.exc import PyErr_SetFromErrno
+    from cython.cimports.posix.stat import fstat, struct_stat
 
 if TYPE_CHECKING:
     from ottla.wire import Buffer
@@ -207,33 +216,102 @@ def sync_data(descriptor: int) -> None:
         os.fsync(descriptor)
 
 
-if hasattr(os, "pwritev"):
-
-    def _write_at(descriptor: int, buffers: Sequence[Buffer], position: int) -> int:
+def _write_at(descriptor: int, buffers: Sequence[Buffer], position: int) -> int:
+    if hasattr(os, "pwritev"):
         return os.pwritev(descriptor, buffers, position)
+    # Windows: one thread reads and writes a file, so a seek before each call is safe.
+    os.lseek(descriptor, position, os.SEEK_SET)
+    return os.write(descriptor, b"".join(buffers))
 
-    def _read_at(descriptor: int, size: int, position: int) -> bytes:
+
+def _read_at(descriptor: int, size: int, position: int) -> bytes:
+    if hasattr(os, "pread"):
         return os.pread(descriptor, size, position)
+    os.lseek(descriptor, position, os.SEEK_SET)
+    return os.read(descriptor, size)
 
-else:  # Windows: one thread reads and writes a file, so a seek before each call is safe
 
-    def _write_at(descriptor: int, buffers: Sequence[Buffer], position: int) -> int:
-        os.lseek(descriptor, position, os.SEEK_SET)
-        return os.write(descriptor, b"".join(buffers))
+def _is_gone(descriptor: cython.int) -> bool:
+    """Tell whether an open file has no name any more."""
+    if cython.compiled:
+        status = cython.declare(struct_stat)
+        failed: cython.int
+        with cython.nogil:
+            failed = fstat(descriptor, cython.address(status))
+        if failed:
+            PyErr_SetFromErrno(OSError)
+        return status.st_nlink == 0 and os.name != "nt"
+    return os.name != "nt" and os.fstat(descriptor).st_nlink == 0
 
-    def _read_at(descriptor: int, size: int, position: int) -> bytes:
-        os.lseek(descriptor, position, os.SEEK_SET)
-        return os.read(descriptor, size)
+
+class Descriptors:
+    """The descriptors of data files: those of the last used ones are open.
+
+    Args:
+        count_max: how many are open at most.
+        read_only: whether files are opened for reading only.
+    """
+
+    def __init__(self, count_max: int, read_only: bool) -> None:
+        self._count_max = count_max
+        self._read_only = read_only
+        self._open: OrderedDict[OsFile, int] = OrderedDict()
+        self._newest: OsFile | None = None
+        self._newest_descriptor = -1
+
+    def of(self, file: OsFile) -> int:
+        """Return a file's descriptor, opened again where it had to be closed."""
+        if self._newest is file:
+            return self._newest_descriptor
+        known = self._open.get(file)
+        if known is None:
+            if len(self._open) >= self._count_max:
+                self._close_oldest()
+            with _failing(file.path, "opening"):
+                known = self._open_data(file.path)
+            self._open[file] = known
+        else:
+            self._open.move_to_end(file)
+        self._newest, self._newest_descriptor = file, known
+        return self._newest_descriptor
+
+    def _open_data(self, path: str) -> int:
+        """Open a data file, for reading only where that is all the disk allows."""
+        if self._read_only:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno == errno.EROFS:
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+        self._close_oldest()
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def _close_oldest(self) -> None:
+        for file in self._open:
+            if not file.in_use:
+                self.release(file)
+                return
+
+    def release(self, file: OsFile) -> None:
+        """Close a file's descriptor, where it has one."""
+        descriptor = self._open.pop(file, None)
+        if self._newest is file:
+            self._newest = None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 class OsFile:
     """A file on the disk."""
 
-    def __init__(self, owner: OsFiles, path: str, size: int) -> None:
+    def __init__(self, descriptors: Descriptors, path: str, size: int) -> None:
         self.path = path
-        self._owner = owner
-        self._size = size
         self.is_torn = False
+        self._descriptors = descriptors
+        self._size = size
         self._syncing = 0
         self._closed = False
 
@@ -241,9 +319,9 @@ class OsFile:
         return self._size
 
     def append(self, buffers: Sequence[Buffer]) -> None:
-        descriptor = self._owner.descriptor(self)
+        descriptor = self._descriptors.of(self)
         start = self._size
-        wanted = 0
+        wanted: cython.Py_ssize_t = 0
         for buffer in buffers:
             wanted += len(buffer)
         few = buffers if len(buffers) <= _BUFFERS_MAX else buffers[:_BUFFERS_MAX]
@@ -270,37 +348,32 @@ class OsFile:
             written += count
 
     def read(self, position: int, size: int) -> bytes:
-        with _failing(self.path, "reading"):
-            return _read_at(self._owner.descriptor(self), size, position)
+        descriptor = self._descriptors.of(self)
+        try:
+            return _read_at(descriptor, size, position)
+        except OSError as error:
+            raise storage_error(error, self.path, "reading") from error
 
     def forget_cached(self, position: int) -> None:
         if hasattr(os, "posix_fadvise"):
             with _failing(self.path, "reading"):
-                descriptor = self._owner.descriptor(self)
+                descriptor = self._descriptors.of(self)
                 os.posix_fadvise(descriptor, position, 0, os.POSIX_FADV_DONTNEED)
 
     def truncate(self, size: int) -> None:
         with _failing(self.path, "truncating"):
-            os.ftruncate(self._owner.descriptor(self), size)
+            os.ftruncate(self._descriptors.of(self), size)
         self._size = size
 
     def begin_sync(self) -> Callable[[], None]:
-        descriptor = self._owner.descriptor(self)
+        descriptor = self._descriptors.of(self)
         self._syncing += 1
-
-        def sync() -> None:
-            with _failing(self.path, "syncing"):
-                sync_data(descriptor)
-                is_gone = os.name != "nt" and os.fstat(descriptor).st_nlink == 0
-                if is_gone and not self._closed:
-                    raise OSError(errno.ENOENT, "somebody has removed it")
-
-        return sync
+        return FileSync(self, descriptor)
 
     def end_sync(self) -> None:
         self._syncing -= 1
         if self._closed and not self._syncing:
-            self._owner.release(self)
+            self._descriptors.release(self)
 
     @property
     def in_use(self) -> bool:
@@ -310,7 +383,26 @@ class OsFile:
     def close(self) -> None:
         self._closed = True
         if not self._syncing:
-            self._owner.release(self)
+            self._descriptors.release(self)
+
+
+class FileSync:
+    """What makes durable what was written to a file; its descriptor stays open until it has run."""
+
+    __slots__ = ("_descriptor", "_file")
+
+    def __init__(self, file: OsFile, descriptor: int) -> None:
+        self._file = file
+        self._descriptor = descriptor
+
+    def __call__(self) -> None:
+        """Make it durable, in any thread."""
+        try:
+            sync_data(self._descriptor)
+            if _is_gone(self._descriptor) and not self._file._closed:
+                raise OSError(errno.ENOENT, "somebody has removed it")
+        except OSError as error:
+            raise storage_error(error, self._file.path, "syncing") from error
 
 
 def descriptors_limit() -> int:
@@ -326,6 +418,9 @@ def descriptors_limit() -> int:
 class OsFiles:
     """The disk.
 
+    Attributes:
+        descriptors: those of its data files.
+
     Args:
         descriptors_max: how many data files may be open at once; None for `DESCRIPTORS_MAX`, or
             less where the process may not have that many.
@@ -336,64 +431,16 @@ class OsFiles:
         if descriptors_max is None:
             descriptors_max = min(DESCRIPTORS_MAX, descriptors_limit() // DESCRIPTORS_SHARE)
         self.syncs_max = max(descriptors_max // 2, 1)
-        self._descriptors_max = descriptors_max
         self._read_only = read_only
-        self._descriptors: OrderedDict[OsFile, int] = OrderedDict()
-        self._newest: tuple[OsFile | None, int] = (None, -1)
-
-    def descriptor(self, file: OsFile) -> int:
-        """Return the file's descriptor, opened again where it had to be closed."""
-        newest, found = self._newest
-        if newest is file:
-            return found
-        known = self._descriptors.get(file)
-        if known is not None:
-            self._descriptors.move_to_end(file)
-            self._newest = (file, known)
-            return known
-        if len(self._descriptors) >= self._descriptors_max:
-            self._close_oldest()
-        with _failing(file.path, "opening"):
-            opened = self._open_data(file.path)
-        self._descriptors[file] = opened
-        self._newest = (file, opened)
-        return opened
-
-    def _open_data(self, path: str) -> int:
-        """Open a data file, for reading only where that is all the disk allows."""
-        if self._read_only:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno == errno.EROFS:
-                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-        self._close_oldest()
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-
-    def _close_oldest(self) -> None:
-        for file in self._descriptors:
-            if not file.in_use:
-                self.release(file)
-                return
-
-    def release(self, file: OsFile) -> None:
-        """Close the file's descriptor, where it has one."""
-        descriptor = self._descriptors.pop(file, None)
-        if self._newest[0] is file:
-            self._newest = (None, -1)
-        if descriptor is not None:
-            os.close(descriptor)
+        self.descriptors = Descriptors(descriptors_max, read_only)
 
     def open(self, path: str, *, create: bool) -> OsFile:
         if create:
             with _failing(path, "creating"):
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
-            return OsFile(self, path, 0)
+            return OsFile(self.descriptors, path, 0)
         with _failing(path, "opening"):
-            return OsFile(self, path, os.stat(path).st_size)
+            return OsFile(self.descriptors, path, os.stat(path).st_size)
 
     def list(self, folder: str) -> list[str]:
         try:

@@ -11,10 +11,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from itertools import islice
 from typing import TYPE_CHECKING
 
+import cython
+
 from ottla.errors import StorageError
+
+if cython.compiled:
+    from cython.cimports.ottla.log.partition_log import PartitionLog
+    from cython.cimports.ottla.log.sync import Sync
 
 if TYPE_CHECKING:
     from ottla.log.partition_log import PartitionLog
@@ -39,8 +44,11 @@ class Round:
     ) -> None:
         self._syncs = syncs
         self._jobs = jobs
-        self.parts: list[Callable[[], StorageError | None]] = [sync.run for _, sync in syncs]
-        self.parts += [_guarded(job) for job, _ in jobs]
+        self.parts: list[Callable[[], StorageError | None]] = []
+        for _, sync in syncs:
+            self.parts.append(sync.run)
+        for job, _ in jobs:
+            self.parts.append(_guarded(job))
         self.is_one_sync = len(syncs) == 1 and not jobs
 
     def run(self) -> list[StorageError | None]:
@@ -49,13 +57,19 @@ class Round:
 
     def end(self, errors: list[StorageError | None]) -> None:
         """Tell the logs, and those who gave jobs, how the parts ended."""
-        for (log, sync), error in zip(self._syncs, errors, strict=False):
+        log: PartitionLog
+        sync: Sync
+        for index, (log, sync) in enumerate(self._syncs):
+            if index == len(errors):
+                break
+            error = errors[index]
             was_good = log.failed is None
             log.end_sync(sync, error)
             if was_good and log.failed is not None:
                 _LOG.error("%s", log.failed)
-        for (_, done), error in zip(self._jobs, errors[len(self._syncs) :], strict=True):
-            done(error)
+        if self._jobs:
+            for (_, done), error in zip(self._jobs, errors[len(self._syncs) :], strict=True):
+                done(error)
 
 
 def _guarded(job: Callable[[], None]) -> Callable[[], StorageError | None]:
@@ -107,11 +121,12 @@ class GroupCommit:
 
     def begin(self) -> Round | None:
         """Begin a round; None where one is under way or there is nothing to do."""
-        if self._running is not None or not self.is_waiting:
+        if self._running is not None or not (self._dirty or self._jobs):
             return None
         jobs, self._jobs = self._jobs, []
-        syncs = []
-        for log in list(islice(self._dirty, self._logs_max)):
+        syncs: list[tuple[PartitionLog, Sync]] = []
+        log: PartitionLog
+        for log in list(self._dirty)[: self._logs_max]:
             del self._dirty[log]
             if log.is_dirty or log.recovery_point_wanted:
                 try:

@@ -2,6 +2,7 @@
 
 from ottla.log.producer_state cimport ProducerState
 from ottla.log.segment cimport Segment
+from ottla.log.sync cimport Sync
 from ottla.records.batch cimport BatchHeader
 
 
@@ -38,4 +39,7 @@ cdef class PartitionLog:
     cdef object __weakref__
     cpdef object check_producer(self, BatchHeader header)
     cdef object _note_producer(self, object batch, BatchHeader header, long long base_offset)
+    cpdef Sync begin_sync(self)
+    cpdef object end_sync(self, Sync sync, object error)
+    cpdef object when_stored(self, long long offset_end, object stored)
     cdef object _advance(self, long long offset, Segment segment, long long position)

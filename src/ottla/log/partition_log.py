@@ -41,6 +41,7 @@ from ottla.records.markers import read_marker
 
 if cython.compiled:
     from cython.cimports.ottla.log.segment import Segment
+    from cython.cimports.ottla.log.sync import Sync
     from cython.cimports.ottla.records.batch import BatchHeader
 
 if TYPE_CHECKING:
@@ -372,6 +373,7 @@ class PartitionLog:
         """
         segments = list(self._unsynced)
         self._unsynced.clear()
+        segment: Segment
         jobs: list[Callable[[], None]] = []
         try:
             for segment in segments:
@@ -382,10 +384,10 @@ class PartitionLog:
             raise
         if segments and self._new_names:
             self._new_names = False
-            jobs.append(lambda: self._files.sync_folder(self.folder))
+            jobs.append(partial(self._files.sync_folder, self.folder))
         if segments and self._new_folder:
             self._new_folder = False
-            jobs.append(lambda: self._files.sync_folder(self._root))
+            jobs.append(partial(self._files.sync_folder, self._root))
         sync = Sync(jobs, segments, self.log_end_offset, self._active)
         if self.recovery_point_wanted:
             self.recovery_point_wanted = False
@@ -394,6 +396,7 @@ class PartitionLog:
 
     def end_sync(self, sync: Sync, error: StorageError | None) -> None:
         """Take note of how a sync ended; whoever waited for it is called."""
+        segment: Segment
         for segment in sync.written:
             segment.log.end_sync()
         if error is not None:
@@ -481,7 +484,7 @@ class PartitionLog:
         for watcher in list(self._watchers):
             watcher()
 
-    def when_stored(self, offset_end: int, stored: Stored) -> None:
+    def when_stored(self, offset_end: cython.longlong, stored: Stored) -> None:
         """Call `stored` once everything before `offset_end` is stored; at once where it is."""
         if self.failed is not None:
             stored(self.failed)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import cython
+
 from ottla.errors import StorageError
+
+if cython.compiled:
+    from cython.cimports.ottla.log.segment import Segment
 
 if TYPE_CHECKING:
     from ottla.log.recovery_point import RecoveryPoint

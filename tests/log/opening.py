@@ -1,0 +1,17 @@
+"""Data files of another kind, where what the disk does is to be watched or spoilt."""
+
+from __future__ import annotations
+
+import pytest
+
+from ottla.log.files import OsFile, OsFiles
+
+
+def open_as(monkeypatch: pytest.MonkeyPatch, kind: type[OsFile]) -> None:
+    """Have all data files opened as objects of a class."""
+    really = OsFiles.open
+
+    def open_file(files: OsFiles, path: str, *, create: bool) -> OsFile:
+        return kind(files.descriptors, path, really(files, path, create=create).size())
+
+    monkeypatch.setattr(OsFiles, "open", open_file)
