@@ -406,6 +406,9 @@ class Core:
     def wait(self, reached: Callable[[], bool], timeout: float | None) -> bool:
         return reached()
 
+    def flush(self, timeout: float | None) -> int:
+        raise AssertionError("nobody waits here")
+
 
 @pytest.mark.parametrize("partitions", [1, 3])
 def test_what_send_appends_in_one_step_is_what_append_does(partitions: int) -> None:
@@ -444,6 +447,35 @@ def test_what_is_no_record_is_named_and_what_came_before_it_is_kept() -> None:
     assert len(deliveries) == 2
     with pytest.raises(RecordError, match="the value is of type float, neither bytes nor str"):
         accumulator.append_many(deliveries, "t", [(b"k", 1.5)], 0, -1)
+
+
+class BusyClock(ManualClock):
+    """A clock in whose reading something else happens, as another thread may do it there."""
+
+    def __init__(self) -> None:
+        super().__init__(1000)
+        self.meanwhile: Callable[[], None] | None = None
+
+    def monotonic_ms(self) -> float:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().monotonic_ms()
+
+
+def test_a_batch_that_is_taken_while_the_next_one_is_made_is_sent_once() -> None:
+    clock, notes = BusyClock(), Notes()
+    accumulator = Accumulator(ProducerConfig(batch_size=200), clock, NobodyWaits(), notes)
+    accumulator.append("t", -1, -1, None, b"first", None)
+    accumulator.assign(accumulator.topics["t"], 1)
+    (queue,) = accumulator.topics["t"].queues
+    taken: list[Batch | None] = []
+    clock.meanwhile = lambda: taken.append(accumulator.take_open(queue))
+    accumulator.append("t", -1, -1, None, b"x" * 150, None)
+    (batch,) = taken
+    assert batch is not None
+    assert list(queue.closed) == []
+    assert values([batch, *take_all(accumulator)]) == [b"first", b"x" * 150]
 
 
 def test_threads_that_append_at_once_lose_nothing() -> None:

@@ -4,6 +4,7 @@ from ottla.client.delivery cimport Batch, Delivery
 from ottla.client.queues cimport PartitionQueue, TopicQueue
 from ottla.clock cimport SystemClock
 from ottla.records.builder cimport BatchBuilder
+from ottla.wire.memory cimport Spares
 
 
 cdef class Accumulator:
@@ -14,7 +15,7 @@ cdef class Accumulator:
     cdef readonly list lingering
     cdef public object refusal
     cdef long long _opened
-    cdef object _spares
+    cdef Spares _spares
     cdef Py_ssize_t _batch_buffer_size
     cdef Py_ssize_t _buffers_max
     cdef Py_ssize_t _idle_buffers_max

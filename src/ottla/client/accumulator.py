@@ -34,6 +34,11 @@ from ottla.errors import RecordError
 from ottla.records.builder import FULL, as_bytes, buffer_size_for, pack_headers
 from ottla.wire.memory import Spares, new_buffer
 
+if cython.compiled:
+    from cython.cimports.ottla.clock import monotonic_ms_of, monotonic_ns_of
+else:
+    from ottla.clock import monotonic_ms_of, monotonic_ns_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from queue import SimpleQueue
@@ -459,8 +464,8 @@ class Accumulator:
         if buffer is None and fills:
             buffer = self._full_buffer()
         clock = self._clock
-        opened_ms, opened_ns = clock.monotonic_ms(), clock.monotonic_ns()
-        return Batch(topic, partition, self._waiter, opened_ms, opened_ns, buffer)
+        opened_ms: cython.double = monotonic_ms_of(clock)
+        return Batch(topic, partition, self._waiter, opened_ms, monotonic_ns_of(clock), buffer)
 
     def _full_buffer(self) -> bytearray | None:
         """Return a buffer for a whole batch, for a partition that has filled the one before.
@@ -676,7 +681,7 @@ class Accumulator:
         self.buffered_bytes -= batch.held
         batch.held = 0
         batch.data = _NO_DATA
-        spares: Spares = self._spares
+        spares = self._spares
         if batch.state == _STORED and len(self.incomplete) + len(spares) < self._buffers_max:
             spares.put(batch.builder.take_buffer())
         if not self.incomplete:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import cython
 
 from ottla.errors import Timeout
-from ottla.records.builder import BatchBuilder
+from ottla.records.builder import BUFFER_BYTES_MIN, BatchBuilder
 
 if TYPE_CHECKING:
     from ottla.errors import KafkaError
@@ -95,7 +95,7 @@ class BatchTimes:
         "sent",
     )
 
-    def __init__(self, opened: int) -> None:
+    def __init__(self, opened: cython.longlong) -> None:
         self.opened = opened
         self.ended = 0
         self.connected = 0
@@ -135,14 +135,14 @@ class Batch:
         topic: str,
         partition: int,
         waiter: Waiter,
-        created_ms: float,
-        opened_ns: int,
+        created_ms: cython.double,
+        opened_ns: cython.longlong,
         buffer: bytearray | None = None,
     ) -> None:
         self.topic = topic
         self.partition = partition
         self.waiter = waiter
-        self.builder = BatchBuilder(buffer=buffer)
+        self.builder = BatchBuilder(BUFFER_BYTES_MIN, buffer)
         self.held = 0
         self.created_ms = created_ms
         self.state = BUFFERED

@@ -1,4 +1,11 @@
 # The C side of driver.py: fields, and what is called without Python's protocol.
+from cpython.pythread cimport PyLockStatus, PyThread_type_lock
+
+
+cdef extern from "pythread.h" nogil:
+    PyLockStatus PyThread_acquire_lock_timed(
+        PyThread_type_lock lock, long long microseconds, int may_be_interrupted
+    )
 
 
 cdef class Driver:
@@ -21,6 +28,7 @@ cdef class Driver:
     cdef object _bell
     cdef public bint _closed
     cdef object _held
+    cdef PyThread_type_lock _ended
     cdef object _count_caller(self, int by)
     cdef object _turn(self, double wait_s)
     cdef bint _take(self) except -1

@@ -23,9 +23,17 @@ import cython
 from ottla.errors import ClientError
 
 if cython.compiled:
+    from cython.cimports.cpython.pythread import (
+        PY_LOCK_ACQUIRED,
+        WAIT_LOCK,
+        PyThread_acquire_lock,
+        PyThread_allocate_lock,
+        PyThread_free_lock,
+        PyThread_release_lock,
+    )
     from cython.cimports.cpython.pythread import PyThread_get_thread_ident as get_ident
+    from cython.cimports.ottla.client.driver import PyThread_acquire_lock_timed
     from cython.cimports.ottla.clock import monotonic_ms_of
-    from cython.cimports.posix.unistd import usleep
 else:
     from threading import get_ident
 
@@ -36,8 +44,6 @@ if TYPE_CHECKING:
     from ottla.clock import Clock
 
 _TICK_S = 0.005
-_SLICES = cython.declare(cython.int, 5)
-"""In how many parts a tick is slept, so that who closes does not wait for all of it."""
 _IDLE_TICKS = 200
 _TURN_S = 0.25
 _HANDOVER_S = 0.05
@@ -88,6 +94,20 @@ class Driver:
         self._bell = threading.Event()
         self._closed = False
         self._held = Held(self)
+        if cython.compiled:
+            self._ended = PyThread_allocate_lock()
+            if self._ended is cython.NULL:
+                raise MemoryError("there is no lock to be had")
+            PyThread_acquire_lock(self._ended, WAIT_LOCK)
+
+    if cython.compiled:
+
+        def __cinit__(self) -> None:
+            self._ended = cython.NULL
+
+        def __dealloc__(self) -> None:
+            if self._ended is not cython.NULL:
+                PyThread_free_lock(self._ended)
 
     # -- callers
 
@@ -287,16 +307,16 @@ class Driver:
             self._bell.wait(self._tick_s)
 
     def _sleep(self) -> None:
-        """Sleep until no caller has done a turn for a tick; without the interpreter's lock."""
+        """Sleep until no caller has done a turn for a tick; without the interpreter's lock.
+
+        It is woken once a tick, and by who closes, who lets go of the lock that it waits for.
+        """
         if cython.compiled:
             seen: cython.longlong = self._calls - 1
-            _part: cython.int
-            while self._callers > 0 or seen != self._calls:
+            while (self._callers > 0 or seen != self._calls) and not self._closed:
                 seen = self._calls
-                for _part in range(_SLICES):
-                    if self._closed:
-                        return
-                    usleep(self._tick_us // _SLICES)
+                if PyThread_acquire_lock_timed(self._ended, self._tick_us, 0) == PY_LOCK_ACQUIRED:
+                    return
 
     def _park(self) -> None:
         self.parked = True
@@ -306,6 +326,8 @@ class Driver:
 
     def close(self) -> None:
         """End the thread and the network; the thread is waited for unless it is the caller."""
+        if cython.compiled and not self._closed:
+            PyThread_release_lock(self._ended)  # the thread need not sleep to the end of its tick
         self._closed = True
         self._bell.set()
         self._network.wake()

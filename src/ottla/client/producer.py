@@ -119,24 +119,6 @@ class Producer(Sending):
             key = self._key_serializer(key)
         return (key, value, *rest)
 
-    def flush(self, timeout: float | None = None) -> int:
-        """Wait until every record sent so far is stored and readable.
-
-        Args:
-            timeout: seconds at most; None for as long as `delivery_timeout_ms` allows.
-
-        Returns:
-            How many records were delivered since the last flush.
-
-        Raises:
-            DeliveryError: some were not delivered; it has counts and the first causes.
-            FlushTimeout: the time is over; some are still on their way.
-            Closed, Forked: the producer cannot be used.
-        """
-        if self._core.refusal is not None:
-            raise self._core.refusal
-        return self._core.flush(timeout)
-
     def close(self, timeout: float | None = None) -> None:
         """Flush and let go of everything; nothing happens where it is closed already.
 

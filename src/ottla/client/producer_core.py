@@ -12,6 +12,7 @@ import cython
 
 from ottla.client.accumulator import Accumulator
 from ottla.client.cluster import Cluster
+from ottla.client.delivery import STORED
 from ottla.client.driver import Driver
 from ottla.client.packing import Packer, is_worthwhile
 from ottla.client.sender import Sender
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ottla.clock import Clock
 
 _CAUSES_MAX = 3
+_STORED = cython.declare(cython.int, STORED)
 
 
 class ProducerCore:
@@ -104,12 +106,12 @@ class ProducerCore:
     # -- flush and close
 
     def flush(self, timeout: float | None) -> int:
-        """See `Producer.flush`."""
+        """See `Sending.flush`."""
         started = monotonic_ms_of(self.clock)
         in_time = True
         accumulator: Accumulator = self.accumulator
         if accumulator.unknown:
-            in_time = self.wait(lambda: not accumulator.unknown, timeout)
+            in_time = self.wait(self._knows_topics, timeout)
         waiting, failed = self.sender.watch()
         batch: Batch
         try:
@@ -126,16 +128,23 @@ class ProducerCore:
             self.sender.unwatch(waiting)
         pending: cython.longlong = 0
         for batch in waiting:
-            if not batch.is_done:
+            if batch.state < _STORED:
                 pending += batch.count
         if accumulator.unknown:
-            pending += sum(len(topic.pending) for topic in accumulator.unknown_topics())
+            pending += self._pending()
         delivered = self.sender.take_delivered()
         if not in_time and pending:
             raise delivery_error(failed, delivered, pending, timeout)
         if failed:
             raise delivery_error(failed, delivered, 0, None)
         return delivered
+
+    def _knows_topics(self) -> bool:
+        return not self.accumulator.unknown
+
+    def _pending(self) -> int:
+        """Return how many records wait for their topics."""
+        return sum(len(topic.pending) for topic in self.accumulator.unknown_topics())
 
     def close(self, timeout: float | None) -> None:
         """See `Producer.close`."""
@@ -180,7 +189,7 @@ class Unfinished:
         """Tell whether the outcome of all is known."""
         while self._left:
             batch: Batch = self._batches[self._left - 1]
-            if not batch.is_done:
+            if batch.state < _STORED:
                 return False
             self._left -= 1
         return True

@@ -22,6 +22,7 @@ cdef class Sender:
     cdef object _identity_refusal
     cdef object _outcomes
     cdef object _known_ms
+    cdef object _told
     cdef double _told_ms
     cdef bint _is_idempotent
     cdef int _required_acks

@@ -123,6 +123,7 @@ class Sender:
         self._in_flight_max = config.max_in_flight_requests_per_connection
         self._request_size_max = config.max_request_size
         self._traced = config.trace
+        self._told = self._answered
         self._told_ms = -_STILL_TRYING_EVERY_MS
 
     # -- time
@@ -488,7 +489,7 @@ class Sender:
             topic_ids,
             self._required_acks,
             self._request_timeout_ms,
-            self._answered,
+            self._told,
             self._traced,
         )
         node.send(call, call.version_max())
@@ -515,6 +516,7 @@ class Sender:
             self._judge(batches, response)
         else:
             stored = call.stored
+            index: cython.Py_ssize_t
             for index in range(len(batches)):
                 if stored is None:  # nothing was asked for
                     self._finish(batches[index], STORED)

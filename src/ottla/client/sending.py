@@ -35,9 +35,13 @@ class Core(Protocol):
         """Wait until something is reached, `timeout` seconds at most."""
         ...
 
+    def flush(self, timeout: float | None) -> int:
+        """See `Sending.flush`."""
+        ...
+
 
 class Sending:
-    """The half of a producer that takes records.
+    """The half of a producer that takes records, and waits for them.
 
     Args:
         core: what is behind it.
@@ -115,6 +119,25 @@ class Sending:
         if on_delivery is not None:
             delivery.add_done_callback(on_delivery)
         return delivery
+
+    def flush(self, timeout: float | None = None) -> int:
+        """Wait until every record sent so far is stored and readable.
+
+        Args:
+            timeout: seconds at most; None for as long as `delivery_timeout_ms` allows.
+
+        Returns:
+            How many records were delivered since the last flush.
+
+        Raises:
+            DeliveryError: some were not delivered; it has counts and the first causes.
+            FlushTimeout: the time is over; some are still on their way.
+            Closed, Forked: the producer cannot be used.
+        """
+        refusal = self._accumulator.refusal
+        if refusal is not None:
+            raise refusal
+        return self._sending_core.flush(timeout)
 
     def _send(
         self,

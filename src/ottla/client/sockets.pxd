@@ -1,5 +1,8 @@
 # The C side of sockets.py: the system's calls, fields, and what is called without Python's protocol.
 
+from ottla.wire.framing cimport FrameBuffer
+
+
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
         int fd
@@ -37,6 +40,6 @@ cdef class Socket:
     cdef int _number
     cpdef Py_ssize_t send(self, object data) except? -2
     cdef Py_ssize_t _send(self, object data) except? -2
-    cpdef Py_ssize_t receive(self, memoryview room) except? -2
-    cdef Py_ssize_t _receive(self, memoryview room) except? -2
+    cpdef Py_ssize_t receive(self, FrameBuffer frames) except? -2
+    cdef Py_ssize_t _receive(self, FrameBuffer frames) except? -2
     cpdef Py_ssize_t peek(self) except? -2

@@ -18,7 +18,6 @@ if cython.compiled:
     from cython.cimports.cpython.buffer import (
         Py_buffer,
         PyBUF_SIMPLE,
-        PyBUF_WRITABLE,
         PyBuffer_Release,
         PyObject_GetBuffer,
     )
@@ -35,6 +34,7 @@ if cython.compiled:
 
 if TYPE_CHECKING:
     from ottla.wire import Buffer
+    from ottla.wire.framing import FrameBuffer
 
 READABLE, WRITABLE = select.POLLIN, select.POLLOUT
 
@@ -206,33 +206,35 @@ class Socket:
             return _moved(sent, error)
         return sent
 
-    def receive(self, room: memoryview) -> int:
-        """Receive bytes; returns how many there were, 0 at the end, or NOT_NOW.
+    def receive(self, frames: FrameBuffer) -> int:
+        """Receive bytes into the room of a frame buffer, which the caller tells how many came.
+
+        Returns:
+            How many there were, 0 at the end, or NOT_NOW.
 
         Raises:
             OSError: the connection is broken.
         """
         if cython.compiled:
-            return self._receive(room)
+            return self._receive(frames)
         try:
-            return self.sock.recv_into(room)
+            return self.sock.recv_into(frames.room())
         except BlockingIOError:
             return NOT_NOW
 
-    def _receive(self, room: memoryview) -> int:
+    def _receive(self, frames: FrameBuffer) -> int:
         received: cython.Py_ssize_t = 0
         if cython.compiled:
-            space = cython.declare(Py_buffer)
+            size: cython.Py_ssize_t = frames.make_room()
+            room: cython.p_uchar = frames.free()
             error: cython.int
-            PyObject_GetBuffer(room, cython.address(space), PyBUF_WRITABLE)
-            if space.len <= _AT_ONCE_BYTES_MAX:
-                received = system_recv(self._number, space.buf, space.len, 0)
+            if size <= _AT_ONCE_BYTES_MAX:
+                received = system_recv(self._number, room, size, 0)
                 error = errno
             else:
                 with cython.nogil:
-                    received = system_recv(self._number, space.buf, space.len, 0)
+                    received = system_recv(self._number, room, size, 0)
                     error = errno
-            PyBuffer_Release(cython.address(space))
             return _moved(received, error)
         return received
 

@@ -336,7 +336,7 @@ class TcpChannel:
         if not events & ~WRITABLE:  # an error or an end is told by reading
             return
         try:
-            size: cython.Py_ssize_t = self._socket.receive(self._frames.room())
+            size: cython.Py_ssize_t = self._socket.receive(self._frames)
         except OSError as error:
             self._broken(_lost(self.peer, error.strerror or str(error)))
             return

@@ -151,8 +151,16 @@ class Reader:
 
     def int64(self) -> int:
         """Read a signed 64-bit integer."""
-        high: cython.longlong = self.int32()
-        low: cython.longlong = self.uint32()
+        self.need(8)
+        i: cython.Py_ssize_t = self.position
+        p: cython.p_const_uchar = self._data
+        high: cython.longlong = (p[i] << 8) | p[i + 1]
+        high = (high << 16) | (p[i + 2] << 8) | p[i + 3]
+        low: cython.longlong = (p[i + 4] << 8) | p[i + 5]
+        low = (low << 16) | (p[i + 6] << 8) | p[i + 7]
+        self.position = i + 8
+        if high > 2147483647:
+            high -= 4294967296
         return (high << 32) | low
 
     def float64(self) -> float:
@@ -165,6 +173,9 @@ class Reader:
 
         Kafka: ByteUtils.readUnsignedVarint.
         """
+        if self.position < self.end and self._data[self.position] < 0x80:  # as nearly all are
+            self.position += 1
+            return self._data[self.position - 1]
         value: cython.longlong = self._varint_bits(5)
         if value > 4294967295:
             raise DecodeError(f"a varint before position {self.position} exceeds 32 bits")
@@ -257,6 +268,7 @@ class Writer:
         return self._parts
 
     def _put_size(self, size: cython.Py_ssize_t) -> int:
+        index: cython.int
         for index in range(4):
             self._data[3 - index] = (size >> (8 * index)) & 0xFF
         return 0

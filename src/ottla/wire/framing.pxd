@@ -12,6 +12,8 @@ cdef class FrameBuffer:
     cdef bint _reuse
     cpdef Py_ssize_t pending(self)
     cpdef memoryview room(self)
+    cpdef Py_ssize_t make_room(self) except -1
+    cdef unsigned char* free(self)
     cpdef object received(self, Py_ssize_t size)
     cpdef memoryview next_frame(self)
     cdef Py_ssize_t _wanted(self)

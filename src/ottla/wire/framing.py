@@ -73,6 +73,15 @@ class FrameBuffer:
 
     def room(self) -> memoryview:
         """Return a view to receive into, of at least one byte."""
+        self.make_room()
+        return memoryview(self._chunk)[self._end : self._limit]
+
+    def make_room(self) -> int:
+        """Have room to receive into: the one that `room` shows, without a view of it.
+
+        Returns:
+            How many bytes it has, at least one.
+        """
         capacity: cython.Py_ssize_t = self._limit
         pending: cython.Py_ssize_t = self._end - self._start
         if pending == 0:
@@ -81,7 +90,7 @@ class FrameBuffer:
                 self._end = 0
             elif self._reuse or capacity - self._end < self._wanted():
                 self._replace(self._room, 0)
-            return memoryview(self._chunk)[self._end : self._limit]
+            return self._limit - self._end
         needed: cython.longlong = pending + ROOM_BYTES_LEFT
         if pending >= 4:
             announced: cython.longlong = 4 + self._announced()
@@ -94,7 +103,7 @@ class FrameBuffer:
                 self._end = pending
             else:
                 self._replace(max(min(needed, 2 * pending), pending + self._room), pending)
-        return memoryview(self._chunk)[self._end : self._limit]
+        return self._limit - self._end
 
     def _wanted(self) -> int:
         """Return how much room must be left for an empty chunk to be used on.
@@ -118,6 +127,13 @@ class FrameBuffer:
         self._limit = size
         self._start = 0
         self._end = pending
+
+    if cython.compiled:
+
+        def free(self) -> cython.p_uchar:
+            """Return where the room begins that was made."""
+            data: cython.p_uchar = self._chunk
+            return data + self._end
 
     def received(self, size: cython.Py_ssize_t) -> None:
         """Tell that `size` bytes were received into the last `room`."""

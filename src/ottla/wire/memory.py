@@ -11,8 +11,6 @@ free, whoever has passed the views on.
 
 from __future__ import annotations
 
-from collections import deque
-
 import cython
 
 if cython.compiled:
@@ -70,7 +68,7 @@ class Spares:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._kept: deque[bytearray] = deque()
+        self._kept: list[bytearray] = []
 
     def __len__(self) -> int:
         """How many there are."""
@@ -88,13 +86,13 @@ class Spares:
         buffer = self._kept.pop()
         if _is_free(buffer):
             return buffer
-        self._kept.appendleft(buffer)
+        self._kept.insert(0, buffer)
         return None
 
-    def reduce(self, count: int) -> None:
+    def reduce(self, count: cython.Py_ssize_t) -> None:
         """Let go of all but so many."""
         while len(self._kept) > count:
-            self._kept.popleft()
+            del self._kept[0]
 
 
 def _is_free(chunk: bytearray) -> bool:
