@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,63 @@ def test_what_was_written_during_a_round_is_synced_though_others_have_their_answ
             response = wait()
             assert isinstance(response, ProduceResponse)
             assert response.responses[0].partition_responses[0].error_code == codes.NONE
+
+
+def test_whoever_waits_hears_of_the_round_that_another_has_run() -> None:
+    with Broker() as broker:
+        make_topic(broker)
+        broker.idle_callers = idle = _Idle()
+        syncing, may_end = threading.Event(), threading.Event()
+
+        def part() -> None:
+            syncing.set()
+            assert may_end.wait(WAIT_S)
+
+        batch = batch_of_values(b"v", timestamp_ms=broker.engine.clock.now_ms())
+        syncer, waiter = Caller(broker), Caller(broker)
+        storing = [each.append("t", 0, batch, 12, WAIT_S * 10_000) for each in (syncer, waiter)]
+        broker.engine.commit.add_job(part, lambda error: None)
+        waits = [in_thread(partial(syncer.drive, 0))]
+        assert syncing.wait(WAIT_S)
+        waits.append(in_thread(partial(waiter.drive, WAIT_S * 10)))
+        assert idle.more.acquire(timeout=WAIT_S)
+        may_end.set()
+        for wait in waits:
+            wait()
+        assert [each is not None and each.is_done for each in storing] == [True, True]
+
+
+class _RoundOver(threading.Condition):
+    """Tells when somebody waits for the end of a round, with the lock held still."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        super().__init__(lock)
+        self.is_waited_for = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.is_waited_for.set()
+        return super().wait(timeout)
+
+
+def test_closing_waits_for_the_round_that_another_thread_runs() -> None:
+    broker = Broker()
+    broker._round_over = round_over = _RoundOver(broker.engine.lock)
+    syncing, may_end = threading.Event(), threading.Event()
+
+    def part() -> None:
+        syncing.set()
+        assert may_end.wait(WAIT_S)
+
+    caller = Caller(broker)
+    broker.engine.commit.add_job(part, lambda error: None)
+    waits = [in_thread(partial(caller.drive, 0))]
+    assert syncing.wait(WAIT_S)
+    waits.append(in_thread(broker.close))
+    assert round_over.is_waited_for.wait(WAIT_S)
+    with broker.engine.lock:
+        may_end.set()
+    for wait in waits:
+        wait()
 
 
 def test_whoever_waits_for_records_is_woken_by_another_thread_s_append() -> None:
