@@ -121,6 +121,23 @@ def test_callbacks_are_called_with_the_handle(broker: Broker) -> None:
     assert called == [handle, handle]
 
 
+def test_a_callback_cannot_close_the_producer_and_is_told_so(broker: Broker) -> None:
+    told: list[str] = []
+
+    def close(delivery: Delivery) -> None:
+        try:
+            producer.close()
+        except ClientError as error:
+            told.append(error.what)
+
+    with Producer(broker) as producer:
+        producer.send("t", b"x", on_delivery=close)
+        assert producer.flush() == 1
+        assert told == ["a delivery callback cannot close the producer"]
+        producer.send("t", b"y").result(30)
+    assert values_of(broker, "t") == [b"x", b"y"]
+
+
 def test_send_many_gives_one_handle(broker: Broker) -> None:
     with Producer(broker, batch_size=1000) as producer:
         deliveries = producer.send_many("t", (f"{number}" for number in range(1000)))

@@ -119,7 +119,7 @@ class Driver:
         """
         if reached():
             return True
-        if self._driving == get_ident():
+        if self.is_turning():
             raise ClientError(
                 "a delivery callback cannot wait for other deliveries",
                 next_steps=("Wait outside of the callback, or call send() only.",),
@@ -133,6 +133,10 @@ class Driver:
             self._last_call_ms = monotonic_ms_of(self._clock)
             if self.parked and self._work.has_work():
                 self._wake()
+
+    def is_turning(self) -> bool:
+        """Tell whether the caller is inside of a turn, as a delivery callback is."""
+        return self._driving == get_ident()
 
     def _run_until(self, reached: Callable[[], bool], deadline: float | None) -> bool:
         tried = False  # one turn is done however little time there is

@@ -124,6 +124,7 @@ class Producer(Sending):
 
         Raises:
             DeliveryError: some records were not delivered. It is closed all the same.
+            ClientError: it is called from a delivery callback, which cannot wait for that.
         """
         self._core.close(timeout)
 
@@ -166,6 +167,8 @@ class Producer(Sending):
                 stacklevel=2,
                 source=self,
             )
+            _ABANDONED.append(core)
+        elif core.driver.is_turning():  # let go of in a delivery callback: closed at exit
             _ABANDONED.append(core)
         else:
             core.close(0)

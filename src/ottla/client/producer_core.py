@@ -150,6 +150,12 @@ class ProducerCore:
         """See `Producer.close`."""
         if self.is_closed:
             return
+        if self.driver.is_turning():
+            raise ClientError(
+                "a delivery callback cannot close the producer",
+                "The producer is open as before.",
+                ("Close it outside of the callback.",),
+            )
         if self.refusal is not None:
             self.is_closed = True
             return
