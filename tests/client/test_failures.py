@@ -185,6 +185,35 @@ def test_a_closed_producer_says_so() -> None:
             producer.flush()
 
 
+def test_a_producer_is_closed_though_another_thread_waits_in_flush_for_a_broker_that_is_gone() -> (
+    None
+):
+    with Broker() as broker:
+        producer = Producer(broker.listen(), linger_ms=50, retry_backoff_ms=10)
+        producer.send("t", b"x").result(30)
+    ended: list[str] = []
+
+    def flush() -> None:
+        with pytest.raises(DeliveryError):
+            producer.flush(120)
+        ended.append("flush")
+
+    def close() -> None:
+        with pytest.raises(DeliveryError):
+            producer.close(0)
+        ended.append("close")
+
+    producer.send("t", b"y")
+    threads = [threading.Thread(target=each, daemon=True) for each in (flush, close)]
+    threads[0].start()
+    while not producer._core.sender.flushing:
+        threads[0].join(0.001)
+    threads[1].start()
+    for thread in reversed(threads):
+        thread.join(20)
+    assert sorted(ended) == ["close", "flush"]
+
+
 def test_a_folder_that_holds_something_else_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(StoreUnusable, match=r"thesis\.txt"):

@@ -21,6 +21,7 @@ cdef class Driver:
     cdef int _callers
     cdef long long _calls
     cdef int _waiting
+    cdef int _holders
     cdef double _last_call_ms
     cdef unsigned long _driving
     cdef bint _is_taken
@@ -30,6 +31,7 @@ cdef class Driver:
     cdef object _held
     cdef PyThread_type_lock _ended
     cdef object _count_caller(self, int by)
+    cdef object _count_holder(self, int by)
     cdef object _turn(self, double wait_s)
     cdef bint _take(self) except -1
     cdef object _release(self)

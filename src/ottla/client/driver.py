@@ -88,6 +88,7 @@ class Driver:
         self._callers = 0
         self._calls = 0
         self._waiting = 0
+        self._holders = 0
         self._last_call_ms = 0.0
         self._driving = 0  # the thread that does a turn
         self._thread: threading.Thread | None = None
@@ -149,7 +150,7 @@ class Driver:
                         return False
                     left = 0.0
             tried = True
-            if self._take():
+            if not self._holders and self._take():
                 try:
                     self._turn(left)
                 finally:
@@ -181,7 +182,8 @@ class Driver:
         with self._turned:
             self._waiting += 1
             try:
-                if self._is_taken and not (reached is not None and reached()):
+                is_kept = self._is_taken or (reached is not None and self._holders > 0)
+                if is_kept and not (reached is not None and reached()):
                     self._turned.wait(seconds)
             finally:
                 self._waiting -= 1
@@ -191,15 +193,29 @@ class Driver:
         return self._held
 
     def hold(self) -> None:
-        """Keep turns away until `let_go`; a turn that waits for the network is cut short."""
+        """Keep turns away until `let_go`; a turn that waits for the network is cut short.
+
+        Nobody begins another turn meanwhile: who does turn after turn would take the lock again
+        each time before who waits for it is awake.
+        """
         if self._take():
             return
         self._count_caller(1)
+        self._count_holder(1)
         try:
             while not self._take():
                 self._wait_for_turn(_HANDOVER_S, None)
         finally:
+            self._count_holder(-1)
             self._count_caller(-1)
+
+    def _count_holder(self, by: cython.int) -> None:
+        """Take note of somebody who waits to keep turns away; as `_count_caller`."""
+        if cython.compiled:
+            self._holders += by
+        else:
+            with self._gate:
+                self._holders += by
 
     def let_go(self) -> None:
         """Let turns be done again."""
@@ -283,7 +299,7 @@ class Driver:
                 idle = 0
             elif not self._work.has_work():
                 idle += 1
-            elif self._take():
+            elif not self._holders and self._take():
                 idle = 0
                 try:
                     self._turn(_TURN_S)
