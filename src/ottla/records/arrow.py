@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from array import array
 from typing import TYPE_CHECKING, Any
 
@@ -36,16 +37,48 @@ def record_batch(columns: RecordColumns) -> Any:
     topic = pyarrow.DictionaryArray.from_arrays(
         _fixed(pyarrow.int32(), count, indices), pyarrow.array(list(topics), pyarrow.string())
     )
-    found = {
-        "topic": topic,
-        "partition": _fixed(pyarrow.int32(), count, partitions),
-        "offset": _fixed(pyarrow.int64(), count, columns.offsets),
-        "timestamp": _timestamps(columns),
-        "key": _bytes(pyarrow.binary(), columns.keys),
-        "value": _bytes(pyarrow.binary(), columns.values),
-        "headers": _headers(columns),
-    }
-    return pyarrow.RecordBatch.from_arrays(list(found.values()), names=list(found))
+    found = [
+        topic,
+        _fixed(pyarrow.int32(), count, partitions),
+        _fixed(pyarrow.int64(), count, columns.offsets),
+        _timestamps(columns),
+        _bytes(pyarrow.binary(), columns.keys),
+        _bytes(pyarrow.binary(), columns.values),
+        _headers(columns),
+    ]
+    return pyarrow.RecordBatch.from_arrays(found, schema=_schema())
+
+
+@functools.cache
+def _schema() -> Any:
+    """Return what the columns are; it is made once, which takes as long as a thousand records."""
+    import pyarrow
+
+    return pyarrow.schema(
+        {
+            "topic": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+            "partition": pyarrow.int32(),
+            "offset": pyarrow.int64(),
+            "timestamp": pyarrow.timestamp("ms", "UTC"),
+            "key": pyarrow.binary(),
+            "value": pyarrow.binary(),
+            "headers": pyarrow.list_(_header_type()),
+        }
+    )
+
+
+@functools.cache
+def _header_type() -> Any:
+    import pyarrow
+
+    return pyarrow.struct([("name", pyarrow.string()), ("value", pyarrow.binary())])
+
+
+@functools.cache
+def _no_headers() -> Any:
+    import pyarrow
+
+    return pyarrow.array([], _header_type())
 
 
 def _fixed(kind: Any, count: int, data: array[int] | memoryview) -> Any:
@@ -76,9 +109,8 @@ def _timestamps(columns: RecordColumns) -> Any:
 def _headers(columns: RecordColumns) -> Any:
     import pyarrow
 
-    header = pyarrow.struct([("name", pyarrow.string()), ("value", pyarrow.binary())])
     if columns.has_headers:
         lists = [columns.headers(index) for index in range(len(columns))]
-        return pyarrow.array(lists, pyarrow.list_(header))
+        return pyarrow.array(lists, pyarrow.list_(_header_type()))
     offsets = _fixed(pyarrow.int32(), len(columns) + 1, array("i", [0]) * (len(columns) + 1))
-    return pyarrow.ListArray.from_arrays(offsets, pyarrow.array([], header))
+    return pyarrow.ListArray.from_arrays(offsets, _no_headers())
