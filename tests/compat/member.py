@@ -114,8 +114,8 @@ def consumer_protocol_by_regex(telling: Telling, address: str, group: str, topic
     confluent(telling, address, group, f"^{topic}+$", {"group.protocol": "consumer"})
 
 
-class _Over(Exception):
-    """SIGTERM came while a poll was waiting."""
+class _Over(BaseException):
+    """SIGTERM came while a poll was waiting; not what a client's `except Exception` may take."""
 
 
 def kafka_python(telling: Telling, address: str, group: str, topic: str) -> None:
