@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ottla.broker.engine as engine_module
+import ottla.broker.housekeeper as housekeeper_module
 from ottla import Broker, Consumer, Producer
 from ottla.broker.broker import Broker as BrokerClass
 from ottla.client.admin import Admin
@@ -71,15 +72,35 @@ def test_a_log_that_grows_much_has_its_recovery_point_moved(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_module, "UNCHECKED_BYTES_MAX", 1000)
+    monkeypatch.setattr(housekeeper_module, "_GROWN_FOR_S", 0.0)
     with Broker(store) as broker, Producer(broker) as producer:
         producer.send("t", bytes(2000)).result(PATIENCE_S)
         eventually(lambda: "\nt 0 1\n" in checkpoint_of(store))
+
+
+def test_a_log_that_has_grown_much_grows_on_for_a_while_before_it_is_synced(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync takes the disk's time from who writes; what is unchecked is bounded all the same."""
+    monkeypatch.setattr(engine_module, "UNCHECKED_BYTES_MAX", 1000)
+    monkeypatch.setattr(housekeeper_module, "_GROWN_FOR_S", 3600.0)
+    with Broker(store) as broker, Producer(broker) as producer:
+        keeper = broker._housekeeper
+        producer.send("t", bytes(2000)).result(PATIENCE_S)
+        eventually(lambda: keeper._grown_until_s is not None)
+        producer.send("t", bytes(2000)).result(PATIENCE_S)
+        keeper._save_grown()
+        assert "\nt 0 0\n" in checkpoint_of(store) or not checkpoint_of(store)
+        keeper._grown_until_s = 0.0
+        broker.engine.wake_housekeeper()
+        eventually(lambda: "\nt 0 2\n" in checkpoint_of(store))
 
 
 def test_small_batches_move_the_recovery_point_sooner_for_each_takes_its_time_to_be_checked(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_module, "UNCHECKED_BYTES_MAX", 8 * 1024)
+    monkeypatch.setattr(housekeeper_module, "_GROWN_FOR_S", 0.0)
     with Broker(store) as broker, Producer(broker) as producer:
         producer.send("one", bytes(7000)).result(PATIENCE_S)
         for _ in range(8):
@@ -107,6 +128,7 @@ def test_no_round_of_syncs_waits_for_what_nobody_waits_for(
 
     open_as(monkeypatch, Noting)
     monkeypatch.setattr(engine_module, "UNCHECKED_BYTES_MAX", 1000)
+    monkeypatch.setattr(housekeeper_module, "_GROWN_FOR_S", 0.0)
     with Broker(store, durability="os") as broker, Producer(broker) as producer:
         producer.send("t", bytes(2000)).result(PATIENCE_S)
         eventually(lambda: "\nt 0 1\n" in checkpoint_of(store))
@@ -129,6 +151,7 @@ def test_a_log_that_cannot_be_written_back_takes_nothing_more(
 
     open_as(monkeypatch, Failing)
     monkeypatch.setattr(engine_module, "UNCHECKED_BYTES_MAX", 1000)
+    monkeypatch.setattr(housekeeper_module, "_GROWN_FOR_S", 0.0)
     with Broker(store, durability="os") as broker, Producer(broker) as producer:
         producer.send("t", bytes(2000)).result(PATIENCE_S)
         eventually(lambda: log_of(broker).failed is not None)

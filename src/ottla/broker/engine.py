@@ -360,6 +360,11 @@ class Engine:
             self._told_ms[log] = now_ms
             _LOG.error("%s", error)
 
+    @property
+    def has_grown_logs(self) -> bool:
+        """Whether there are logs whose recovery points should move."""
+        return bool(self._grown)
+
     def grown_logs(self) -> list[PartitionLog]:
         """Return the logs whose recovery points should move, once."""
         grown, self._grown = self._grown, {}

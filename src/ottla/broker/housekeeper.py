@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from ottla.log.partition_log import PartitionLog
 
 _FULL_CHECK_S = 1.0
+_GROWN_FOR_S = 1.0
+"""How long a log that has grown much may grow on: more syncs would take the disk's time, and the
+processor's, from who writes just now, and it is checked in about as long after a crash."""
+
 _FIRST_GROUPS_S = 1.0
 """A store that is open for less, as by `ottla send`, does without them."""
 
@@ -77,6 +81,7 @@ class Housekeeper:
         self._woken = threading.Event()
         self._cleaner: Cleaner | None = None
         self._stopping = False
+        self._grown_until_s: float | None = None  # when those that have grown are saved
         self._thread = threading.Thread(target=self._run, name="ottla-housekeeper", daemon=True)
 
     def start(self) -> None:
@@ -119,6 +124,8 @@ class Housekeeper:
             is_full = self._engine.store.full is not None
             now_s = clock.monotonic_ms() / 1000
             wait_s = min(due.values()) - now_s
+            if self._grown_until_s is not None:
+                wait_s = min(wait_s, self._grown_until_s - now_s)
             self._woken.wait(max(0.0, min(wait_s, _FULL_CHECK_S) if is_full else wait_s))
             self._woken.clear()
             if self._stopping:
@@ -195,6 +202,16 @@ class Housekeeper:
     # -- recovery points
 
     def _save_grown(self) -> None:
+        """Move the recovery points of logs that have grown much, when the first of them has had
+        its time."""
+        if not self._engine.has_grown_logs:
+            return
+        now_s = self._engine.clock.monotonic_ms() / 1000
+        if self._grown_until_s is None:
+            self._grown_until_s = now_s + _GROWN_FOR_S
+        if now_s < self._grown_until_s:
+            return
+        self._grown_until_s = None
         with self._engine.lock:
             grown = self._engine.grown_logs()
         self._save(grown)
