@@ -135,6 +135,31 @@ def test_no_round_of_syncs_waits_for_what_nobody_waits_for(
     assert in_a_round == [False]
 
 
+def test_a_topic_that_is_deleted_while_it_is_written_back_is_no_error(
+    store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written_back: list[str] = []
+    write_back = housekeeper_module.Housekeeper._write_back
+
+    def deleting(keeper: housekeeper_module.Housekeeper, log: PartitionLog) -> None:
+        write_back(keeper, log)
+        if log.topic == "t":
+            with Producer(broker) as another, Admin(broker) as admin:
+                another.send("t", b"behind what was written back").result(PATIENCE_S)
+                admin.delete_topic("t")
+            written_back.append(log.topic)
+
+    monkeypatch.setattr(housekeeper_module.Housekeeper, "_write_back", deleting)
+    monkeypatch.setattr(engine_module, "UNCHECKED_BYTES_MAX", 1000)
+    monkeypatch.setattr(housekeeper_module, "_GROWN_FOR_S", 0.0)
+    with Broker(store, durability="os") as broker, Producer(broker) as producer:
+        producer.send("t", bytes(2000)).result(PATIENCE_S)
+        eventually(lambda: written_back == ["t"])
+        producer.send("u", bytes(2000)).result(PATIENCE_S)
+        eventually(lambda: "\nu 0 1\n" in checkpoint_of(store))
+    assert "was deleted" not in caplog.text
+
+
 def test_a_log_that_cannot_be_written_back_takes_nothing_more(
     store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

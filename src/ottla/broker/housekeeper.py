@@ -246,6 +246,7 @@ class Housekeeper:
             self._broker.wake()
 
         with engine.lock:
+            logs = [log for log in logs if log.failed is None]  # a topic may be gone since
             for log in logs:
                 log.recovery_point_wanted = True
                 engine.commit.add(log)
