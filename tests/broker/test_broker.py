@@ -106,34 +106,40 @@ class _Idle(dict[Caller, None]):
         self.more.release()
 
 
+class _SlowJob:
+    """A part of a round of syncs that tells when it has begun, and ends when it may."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self.begun.set()
+        assert self.may_end.wait(WAIT_S)
+
+
 def test_what_was_written_during_a_round_is_synced_though_others_have_their_answers_by_then() -> (
     None
 ):
     with Broker() as broker:
         make_topic(broker)
         broker.idle_callers = idle = _Idle()
-        syncing, may_end = threading.Event(), threading.Event()
-
-        def part() -> None:
-            syncing.set()
-            assert may_end.wait(WAIT_S)
-
+        job = _SlowJob()
         now_ms = broker.engine.clock.now_ms()
         batch = batch_of_values(b"v", timestamp_ms=now_ms)
         request = produce_request("t", batch)
         request.timeout_ms = int(WAIT_S * 10_000)
         callers = [Caller(broker) for _ in range(3)]
         replies = [each.handle(request, 12, Context()) for each in callers[:2]]
-        broker.engine.commit.add_job(part, lambda error: None)
+        broker.engine.commit.add_job(job, lambda error: None)
         waits = [in_thread(lambda: answer(callers[0], replies[0]))]
-        assert syncing.wait(WAIT_S)
+        assert job.begun.wait(WAIT_S)
         waits.append(in_thread(lambda: answer(callers[1], replies[1])))
         assert idle.more.acquire(timeout=WAIT_S)
         # It comes too late for the round, and waits behind one that the round will answer.
         late = callers[2].handle(request, 12, Context())
         waits.append(in_thread(lambda: answer(callers[2], late)))
         assert idle.more.acquire(timeout=WAIT_S)
-        may_end.set()
+        job.may_end.set()
         for wait in waits:
             response = wait()
             assert isinstance(response, ProduceResponse)
@@ -144,21 +150,16 @@ def test_whoever_waits_hears_of_the_round_that_another_has_run() -> None:
     with Broker() as broker:
         make_topic(broker)
         broker.idle_callers = idle = _Idle()
-        syncing, may_end = threading.Event(), threading.Event()
-
-        def part() -> None:
-            syncing.set()
-            assert may_end.wait(WAIT_S)
-
+        job = _SlowJob()
         batch = batch_of_values(b"v", timestamp_ms=broker.engine.clock.now_ms())
         syncer, waiter = Caller(broker), Caller(broker)
         storing = [each.append("t", 0, batch, 12, WAIT_S * 10_000) for each in (syncer, waiter)]
-        broker.engine.commit.add_job(part, lambda error: None)
+        broker.engine.commit.add_job(job, lambda error: None)
         waits = [in_thread(partial(syncer.drive, 0))]
-        assert syncing.wait(WAIT_S)
+        assert job.begun.wait(WAIT_S)
         waits.append(in_thread(partial(waiter.drive, WAIT_S * 10)))
         assert idle.more.acquire(timeout=WAIT_S)
-        may_end.set()
+        job.may_end.set()
         for wait in waits:
             wait()
         assert [each is not None and each.is_done for each in storing] == [True, True]
@@ -179,20 +180,15 @@ class _RoundOver(threading.Condition):
 def test_closing_waits_for_the_round_that_another_thread_runs() -> None:
     broker = Broker()
     broker._round_over = round_over = _RoundOver(broker.engine.lock)
-    syncing, may_end = threading.Event(), threading.Event()
-
-    def part() -> None:
-        syncing.set()
-        assert may_end.wait(WAIT_S)
-
+    job = _SlowJob()
     caller = Caller(broker)
-    broker.engine.commit.add_job(part, lambda error: None)
+    broker.engine.commit.add_job(job, lambda error: None)
     waits = [in_thread(partial(caller.drive, 0))]
-    assert syncing.wait(WAIT_S)
+    assert job.begun.wait(WAIT_S)
     waits.append(in_thread(broker.close))
     assert round_over.is_waited_for.wait(WAIT_S)
     with broker.engine.lock:
-        may_end.set()
+        job.may_end.set()
     for wait in waits:
         wait()
 

@@ -18,7 +18,7 @@ from ottla.errors import DiskFull, KafkaError, StorageError
 from ottla.log.files import OsFile, OsFiles
 from ottla.log.partition_log import PartitionLog
 from ottla.wire import Buffer
-from tests.log.opening import open_as
+from tests.log.opening import call_before_syncs, open_as
 from tests.log.writing import values_of
 
 PATIENCE_S = 60.0
@@ -115,18 +115,11 @@ def test_no_round_of_syncs_waits_for_what_nobody_waits_for(
     """What was appended with durability `os` is written back before the round."""
     in_a_round = []
 
-    class Noting(OsFile):
-        def begin_sync(self) -> Callable[[], None]:
-            sync = super().begin_sync()
+    def note(file: OsFile) -> None:
+        if file.path.endswith("t-0/00000000000000000000.log"):
+            in_a_round.append(broker.engine.commit.is_running)
 
-            def run() -> None:
-                if self.path.endswith("t-0/00000000000000000000.log"):
-                    in_a_round.append(broker.engine.commit.is_running)
-                sync()
-
-            return run
-
-    open_as(monkeypatch, Noting)
+    call_before_syncs(monkeypatch, note)
     monkeypatch.setattr(engine_module, "UNCHECKED_BYTES_MAX", 1000)
     monkeypatch.setattr(housekeeper_module, "_GROWN_FOR_S", 0.0)
     with Broker(store, durability="os") as broker, Producer(broker) as producer:
@@ -163,18 +156,11 @@ def test_a_topic_that_is_deleted_while_it_is_written_back_is_no_error(
 def test_a_log_that_cannot_be_written_back_takes_nothing_more(
     store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Failing(OsFile):
-        def begin_sync(self) -> Callable[[], None]:
-            sync = super().begin_sync()
+    def fail(file: OsFile) -> None:
+        if file.path.endswith("t-0/00000000000000000000.log"):
+            raise StorageError(f"syncing {file.path} failed: Input/output error")
 
-            def run() -> None:
-                if self.path.endswith("t-0/00000000000000000000.log"):
-                    raise StorageError(f"syncing {self.path} failed: Input/output error")
-                sync()
-
-            return run
-
-    open_as(monkeypatch, Failing)
+    call_before_syncs(monkeypatch, fail)
     monkeypatch.setattr(engine_module, "UNCHECKED_BYTES_MAX", 1000)
     monkeypatch.setattr(housekeeper_module, "_GROWN_FOR_S", 0.0)
     with Broker(store, durability="os") as broker, Producer(broker) as producer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from ottla.log.files import OsFile, OsFiles
@@ -15,3 +17,19 @@ def open_as(monkeypatch: pytest.MonkeyPatch, kind: type[OsFile]) -> None:
         return kind(files.descriptors, path, really(files, path, create=create).size())
 
     monkeypatch.setattr(OsFiles, "open", open_file)
+
+
+def call_before_syncs(monkeypatch: pytest.MonkeyPatch, called: Callable[[OsFile], None]) -> None:
+    """Have something called before each sync of a data file, in the thread that syncs."""
+
+    class Told(OsFile):
+        def begin_sync(self) -> Callable[[], None]:
+            sync = super().begin_sync()
+
+            def run() -> None:
+                called(self)
+                sync()
+
+            return run
+
+    open_as(monkeypatch, Told)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ottla.broker.internal_topics import GROUPS_TOPIC
 from ottla.errors import Closed, KafkaError, StorageError
+from ottla.log.group_commit import round_of
 
 if TYPE_CHECKING:
     from ottla.broker.cleaner import Cleaner
@@ -246,7 +247,6 @@ class Housekeeper:
             self._broker.wake()
 
         with engine.lock:
-            logs = [log for log in logs if log.failed is None]  # a topic may be gone since
             for log in logs:
                 log.recovery_point_wanted = True
                 engine.commit.add(log)
@@ -278,19 +278,10 @@ class Housekeeper:
         """Sync a log that nobody waits for, so that the round of its recovery point, which others
         may wait for, has little left to write."""
         with self._engine.lock:
-            if log.failed is not None or not log.is_dirty:
-                return
-            try:
-                sync = log.begin_sync()
-            except StorageError as error:
-                log.sync_failed(error)
-                _LOG.error("%s", log.failed)
-                return
-        failure = sync.run()
+            written_back = round_of([log], [])
+        errors = written_back.run()
         with self._engine.lock:
-            log.end_sync(sync, failure)
-        if failure is not None:
-            _LOG.error("%s", log.failed)
+            written_back.end(errors)
 
     # -- retention
 

@@ -10,7 +10,7 @@ The owner of the logs calls `add`, `begin` and `end`; a round's `run` may be cal
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import cython
@@ -72,6 +72,23 @@ class Round:
                 done(error)
 
 
+def round_of(logs: Iterable[PartitionLog], jobs: list[tuple[Callable[[], None], Done]]) -> Round:
+    """Begin the syncs of logs, of those that have something to be synced; the owner does that.
+
+    A log that has failed is left out: whoever waited for it knows, and its files may be gone.
+    """
+    syncs: list[tuple[PartitionLog, Sync]] = []
+    log: PartitionLog
+    for log in logs:
+        if log.failed is None and (log.is_dirty or log.recovery_point_wanted):
+            try:
+                syncs.append((log, log.begin_sync()))
+            except StorageError as error:
+                log.sync_failed(error)
+                _LOG.error("%s", log.failed)
+    return Round(syncs, jobs)
+
+
 def _guarded(job: Callable[[], None]) -> Callable[[], StorageError | None]:
     def run() -> StorageError | None:
         try:
@@ -124,17 +141,10 @@ class GroupCommit:
         if self._running is not None or not (self._dirty or self._jobs):
             return None
         jobs, self._jobs = self._jobs, []
-        syncs: list[tuple[PartitionLog, Sync]] = []
-        log: PartitionLog
-        for log in list(self._dirty)[: self._logs_max]:
+        logs: list[PartitionLog] = list(self._dirty)[: self._logs_max]
+        for log in logs:
             del self._dirty[log]
-            if log.is_dirty or log.recovery_point_wanted:
-                try:
-                    syncs.append((log, log.begin_sync()))
-                except StorageError as error:
-                    log.sync_failed(error)
-                    _LOG.error("%s", log.failed)
-        self._running = Round(syncs, jobs)
+        self._running = round_of(logs, jobs)
         return self._running
 
     def end(self, errors: list[StorageError | None]) -> None:
